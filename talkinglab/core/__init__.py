@@ -1,0 +1,1 @@
+"Maths, media and records: knows no face and no Gaussian."
