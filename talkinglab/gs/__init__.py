@@ -1,0 +1,1 @@
+"Gaussians without faces."

@@ -1,0 +1,177 @@
+"One call, three programs, one meaning."
+from dataclasses import replace
+
+import pytest
+import torch
+from talkinglab.core.camera import orbit
+from talkinglab.core.rotation import quat_to_matrix, rotvec_to_matrix
+from talkinglab.gs.gaussians import Gaussians, Splats
+from talkinglab.gs.render import pick_backend, render
+from torch.testing import assert_close
+
+
+def cloud(n=600, channels=3, seed=0, dtype=torch.float32):
+    "A random ball of Gaussians some 0.1 m across."
+    g = torch.Generator().manual_seed(seed)
+    randn = lambda *shape: torch.randn(*shape, generator=g, dtype=torch.float64)
+    return Gaussians(randn(n, 3)*0.05, randn(n, 4), 0.004*randn(n, 3).mul(0.5).exp(), randn(n).sigmoid(), randn(n, channels).sigmoid()).to(dtype)
+
+
+def with_gradients(g, camera, backend, weights, **kw):
+    "A picture, and d(weighted sum of rgb, alpha, depth) for the five attributes."
+    raw = [x.detach().clone().requires_grad_() for x in (g.means, g.quats, g.scales, g.opacities, g.colors)]
+    r = render(Gaussians(*raw), camera, backend=backend, **kw)
+    seen = torch.cat([r.rgb, r.alpha[..., None], r.depth[..., None]], -1)
+    w = weights[..., :seen.shape[-1]].to(seen)*(r.alpha>0.1)[..., None] # depth of next to nothing means nothing
+    return r, torch.autograd.grad((seen*w).sum(), raw)
+
+
+def flips(a, b): return int((((a.rgb-b.rgb).abs().amax(-1)>1e-4) | ((a.alpha-b.alpha).abs()>1e-4)).sum())
+
+
+CASES = {
+    "classic": {}, "antialiased": dict(mode="antialiased"), "no dilation to speak of": dict(eps2d=0.01), "cut near and far": dict(near=1.17, far=1.23),
+    "background": dict(background=torch.tensor([0.2, 0.5, 0.9])),
+}
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_cpu_and_torch_agree(case):
+    camera, w = orbit(25, 10, width=70, height=54), torch.randn(54, 70, 5, generator=torch.Generator().manual_seed(3))
+    a, ga = with_gradients(cloud(), camera, "cpu", w, **CASES[case])
+    b, gb = with_gradients(cloud(dtype=torch.float64), camera, "torch", w, **CASES[case])
+    assert a.info["backend"]=="cpu" and b.info["backend"]=="torch"
+    assert flips(a, b) <= 4
+    for x, y in ((a.rgb, b.rgb), (a.alpha, b.alpha), (a.depth*(a.alpha>0.1), b.depth*(b.alpha>0.1))): assert (x-y).norm() < 3e-4*y.norm()
+    for x, y in zip(ga, gb): assert (x-y).norm() < 5e-3*y.norm() # a flipped pixel counts here
+
+
+def test_auto_draws_where_the_tensors_live():
+    assert [pick_backend("auto", torch.device(d)) for d in ("cpu", "cuda", "mps")]==["cpu", "gsplat", "torch"]
+    assert render(cloud(5), orbit(width=16, height=16)).info["backend"]=="cpu"
+
+
+@pytest.mark.parametrize("channels", [1, 2, 7])
+def test_any_number_of_features(channels):
+    camera = orbit(width=32, height=32)
+    a, b = (render(cloud(100, channels), camera, backend=k) for k in ("cpu", "torch"))
+    assert a.rgb.shape==(32, 32, channels)
+    assert_close(a.rgb, b.rgb, atol=2e-4, rtol=0)
+
+
+def test_a_background_is_weighted_by_the_light_left():
+    camera, g = orbit(width=40, height=30), cloud()
+    plain = render(g, camera)
+    sky = torch.rand(30, 40, 3, generator=torch.Generator().manual_seed(0), dtype=torch.float32).requires_grad_()
+    r = render(g, camera, background=sky)
+    assert_close(r.rgb, plain.rgb+(1-plain.alpha)[..., None]*sky)
+    assert_close(torch.autograd.grad(r.rgb.sum(), sky)[0], (1-plain.alpha)[..., None].expand(-1, -1, 3))
+    assert_close(render(g, camera, background=torch.zeros(3)).rgb, plain.rgb)
+
+
+def test_depth_is_the_distance_of_a_solid_thing():
+    g = Gaussians(torch.tensor([[0., 0., 0.1]]), torch.tensor([[1., 0, 0, 0]]), torch.full((1, 3), 0.02), torch.ones(1), torch.ones(1, 3))
+    r = render(g, orbit(radius=1.2, width=33, height=33))
+    assert_close(r.depth[16, 16], torch.tensor(1.1))
+    assert r.depth[r.alpha==0].eq(0).all() and float(r.alpha.max())==pytest.approx(0.999)
+
+
+def test_near_and_far_cut():
+    g, camera = cloud(), orbit(width=32, height=32)
+    z = -(g.means[:, 2]-1.2)
+    for near, far in ((1.2, 1e10), (0.01, 1.2), (1.15, 1.25)):
+        keep = (z>=near) & (z<=far)
+        assert_close(render(g, camera, near=near, far=far).rgb, render(g[keep], camera).rgb, atol=1e-6, rtol=0)
+    assert (render(g, camera, near=5).alpha==0).all()
+
+
+def test_moving_world_and_camera_together_changes_nothing():
+    g, camera = cloud(200), orbit(30, width=40, height=40)
+    R, t = rotvec_to_matrix(torch.tensor([[0.3, -1.0, 0.4]]))[0], torch.tensor([0.2, -0.1, 0.5])
+    M = torch.eye(4)
+    M[:3, :3], M[:3, 3] = R, t
+    moved = replace(camera, viewmat=camera.viewmat@torch.linalg.inv(M))
+    a, b = render(g, camera), render(g.moved(R, t), moved)
+    assert flips(a, b) <= 2 and (a.rgb-b.rgb).norm() < 1e-3*a.rgb.norm()
+
+
+def test_quaternions_of_any_length_and_sign_draw_the_same():
+    g, camera = cloud(100), orbit(width=32, height=32)
+    assert_close(quat_to_matrix(-3*g.quats), quat_to_matrix(g.quats))
+    assert_close(render(replace(g, quats=-3*g.quats), camera).rgb, render(g, camera).rgb, atol=1e-4, rtol=0)
+
+
+def test_antialiasing_keeps_the_light_of_small_things():
+    "A dot far below a pixel gives an amount of light that falls with its area; classic gives a whole dilated pixel."
+    def light(size, mode):
+        g = Gaussians(torch.zeros(1, 3), torch.tensor([[1., 0, 0, 0]]), torch.full((1, 3), size), torch.full((1,), 0.9), torch.ones(1, 1))
+        return float(render(g, orbit(width=33, height=33), mode=mode).rgb.sum())
+    px = 1.2*0.3168/33 # metres a pixel at the origin: 2 tan(9 degrees)
+    assert light(px/8, "classic") > 0.75*light(px/4, "classic")
+    assert light(px/8, "antialiased") < 0.4*light(px/4, "antialiased")
+
+
+def test_spherical_harmonics_turn_with_the_camera():
+    g = cloud(300)
+    sh = torch.zeros(300, 4, 3)
+    sh[:, 0], sh[:, 3, 0] = (g.colors-0.5)/0.28209479, 0.5
+    a, b = (render(replace(g, colors=sh), orbit(yaw, width=32, height=32)).rgb[..., 0].mean() for yaw in (60, -60))
+    assert a > 1.2*b
+    assert_close(render(replace(g, colors=sh[:, :1]), orbit(width=32, height=32)).rgb, render(g, orbit(width=32, height=32)).rgb, atol=1e-5, rtol=0)
+
+
+def test_gaussians_learn_a_picture_through_render():
+    camera, target = orbit(width=32, height=32), render(cloud(200), orbit(width=32, height=32)).rgb
+    splats = Splats(cloud(200, seed=1))
+    opt = torch.optim.Adam(splats.parameters(), lr=0.01)
+    losses = []
+    for _ in range(30):
+        loss = (render(splats(), camera).rgb-target).square().mean()
+        opt.zero_grad()
+        loss.backward()
+        opt.step()
+        losses.append(loss.item())
+    assert losses[-1] < 0.3*losses[0]
+
+
+def test_an_empty_scene_is_its_background():
+    r = render(cloud(5)[:0], orbit(width=8, height=6), background=torch.tensor([0.1, 0.2, 0.3]))
+    assert_close(r.rgb, torch.tensor([0.1, 0.2, 0.3]).expand(6, 8, 3))
+    assert (r.alpha==0).all() and (r.depth==0).all()
+
+
+@pytest.mark.parametrize("change, message", [
+    (dict(means=torch.full((5, 3), float("nan"))), "means of 5 of 5"),
+    (dict(scales=torch.full((5, 3), float("inf"))), "scales of 5 of 5"),
+    (dict(opacities=torch.full((5,), 2.)), "opacities lie outside.*Splats"),
+    (dict(quats=torch.zeros(5, 4)), "5 quaternions are zero"),
+])
+def test_what_cannot_be_drawn_is_named(change, message):
+    with pytest.raises(ValueError, match=message): render(replace(cloud(5), **change), orbit(width=8, height=8))
+
+
+def test_wrong_arguments_are_named():
+    g, camera = cloud(5), orbit(width=8, height=6)
+    with pytest.raises(ValueError, match="backend='vulkan'"): render(g, camera, backend="vulkan")
+    with pytest.raises(ValueError, match="needs tensors on a CUDA device"): render(g, camera, backend="gsplat")
+    with pytest.raises(ValueError, match="mode='soft'"): render(g, camera, mode="soft")
+    with pytest.raises(ValueError, match=r"background is \(8, 6, 3\): needs"): render(g, camera, background=torch.zeros(8, 6, 3))
+    with pytest.raises(ValueError, match="backend='torch'"): render(g.to(torch.float64), camera)
+    assert render(g.to(torch.float64), camera, backend="torch").rgb.dtype==torch.float64
+
+
+@pytest.mark.cuda
+@pytest.mark.parametrize("case", CASES)
+def test_gsplat_agrees(case):
+    "gsplat on CUDA, the CPU kernels and the reference on CUDA: the same picture, the same gradients."
+    if not torch.cuda.is_available(): pytest.skip("no CUDA device")
+    camera, w = orbit(25, 10, width=70, height=54), torch.randn(54, 70, 5, generator=torch.Generator().manual_seed(3))
+    truth, grads = with_gradients(cloud(dtype=torch.float64), camera, "torch", w, **CASES[case])
+    for device, backend in (("cuda", "gsplat"), ("cuda", "torch"), ("cpu", "cpu")):
+        r, mine = with_gradients(cloud().to(device), camera, backend, w, **CASES[case])
+        assert r.info["backend"]==backend and r.rgb.device.type==device
+        r = replace(r, rgb=r.rgb.cpu(), alpha=r.alpha.cpu(), depth=r.depth.cpu())
+        assert flips(r, truth) <= 4, backend
+        for x, y in ((r.rgb, truth.rgb), (r.alpha, truth.alpha)): assert (x-y).norm() < 3e-4*y.norm(), backend
+        for name, x, y in zip(("means", "quats", "scales", "opacities", "colors"), mine, grads):
+            assert (x.cpu()-y).norm() < 5e-3*y.norm(), f"{backend}: {name}"
