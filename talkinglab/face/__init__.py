@@ -1,0 +1,1 @@
+"A head that moves."
