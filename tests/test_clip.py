@@ -87,6 +87,8 @@ def test_the_ending_chooses_the_file(tmp_path):
     assert read_image(clip.save(tmp_path/"A.PNG")).shape==(2*33, 6*47, 3)
     with pytest.raises(MediaError, match="unknown ending '.avi'"): clip.save(tmp_path/"a.avi")
     seen = []
+    with pytest.raises(MediaError): clip.save(tmp_path/"nowhere/a.mp4", progress=lambda frames: seen.append("bar") or frames)
+    assert not seen
     clip.save(tmp_path/"b.mp4", progress=lambda frames: (seen.append(i) or f for i,f in enumerate(frames)))
     assert seen==[*range(10)]
 

@@ -25,7 +25,7 @@ class Check:
     found:str # Version or place; empty where it is missing
     adds:str  # What it gives, or would give
 
-# %% ../../nbs/73_app.cli.ipynb #c007
+# %% ../../nbs/73_app.cli.ipynb #c008
 def _version(package:str)->str:
     "Installed version, without importing the package."
     try: return metadata.version(package)
@@ -41,7 +41,7 @@ def _sound()->str:
     have = [c for c in ("libx264","aac","libvpx-vp9","libopus") if c in av.codecs_available]
     return f"PyAV {av.__version__} ({', '.join(have)})" if "libx264" in have and "aac" in have else ""
 
-# %% ../../nbs/73_app.cli.ipynb #c008
+# %% ../../nbs/73_app.cli.ipynb #c009
 def checks()->list[Check]: # In the order a user meets them
     "What this machine has, and what each missing thing would add."
     from talkinglab.core.assets import asset_folder
@@ -63,7 +63,7 @@ def checks()->list[Check]: # In the order a user meets them
             Check("transformers", _version("transformers"), "wav2vec 2.0, HuBERT, WavLM: pip install 'talkinglab[speech]'"),
             Check("face-alignment", _version("face-alignment"), "landmarks of real video: pip install 'talkinglab[face]'")]
 
-# %% ../../nbs/73_app.cli.ipynb #c010
+# %% ../../nbs/73_app.cli.ipynb #c011
 def doctor(
     found:list[Check], # From `checks`
 )->str:                # A table for a terminal
@@ -72,13 +72,13 @@ def doctor(
     rows = [f"{'ok' if c.found else '--'}  {c.name:<{width}}  {c.found or 'missing'}" + ("" if c.found else f": would add {c.adds}") for c in found]
     return "\n".join(rows)
 
-# %% ../../nbs/73_app.cli.ipynb #c013
+# %% ../../nbs/73_app.cli.ipynb #c014
 def _progress(frames):
     "Frames with a bar on the terminal."
     from tqdm import tqdm
     return tqdm(frames, total=len(frames), desc="drawing", unit="frame", file=sys.stderr, leave=False)
 
-# %% ../../nbs/73_app.cli.ipynb #c014
+# %% ../../nbs/73_app.cli.ipynb #c015
 def speak(
     audio:str|Path,         # Any recording
     out:str|Path,           # .mp4 or .webm
@@ -103,7 +103,7 @@ def speak(
     clip.save(out, quality=quality, progress=_progress)
     return f"{out}: {clip.seconds:.1f} s of speech, {len(clip)} frames of {size} px, in {time.perf_counter()-start:.1f} s"
 
-# %% ../../nbs/73_app.cli.ipynb #c018
+# %% ../../nbs/73_app.cli.ipynb #c019
 def demo(
     out:str|Path="out",          # Folder for demo.mp4 and demo.png
     audio:str|Path|None=None,    # Your recording; default the bundled sentence
@@ -126,7 +126,7 @@ def demo(
     return (f"{out}/demo.mp4 and {out}/demo.png: a head learned from {samples('lesson').name} in {learned:.0f} s, "
             f"{clip.seconds:.1f} s of speech in {time.perf_counter()-start-learned:.0f} s")
 
-# %% ../../nbs/73_app.cli.ipynb #c021
+# %% ../../nbs/73_app.cli.ipynb #c022
 EXAMPLES = """examples:
   talkinglab speak speech.wav -o out.mp4
   talkinglab speak interview.mp3 -o out.webm --style lively --size 512
@@ -162,7 +162,7 @@ def _parser()->argparse.ArgumentParser:
     q.add_argument("file")
     return p
 
-# %% ../../nbs/73_app.cli.ipynb #c022
+# %% ../../nbs/73_app.cli.ipynb #c023
 def _run(a:argparse.Namespace)->str:
     "One command; the text it prints."
     if a.command=="doctor": return doctor(checks())
@@ -185,7 +185,7 @@ def _stoppable():
     try: yield
     finally: signal.signal(signal.SIGTERM, before)
 
-# %% ../../nbs/73_app.cli.ipynb #c023
+# %% ../../nbs/73_app.cli.ipynb #c024
 def main(
     argv:list[str]|None=None, # Default the process's own arguments
 )->int:                       # 0 done, 2 bad input, 130 stopped by the user

@@ -84,7 +84,8 @@ def new_folder(
     path = Path(path)
     part = path.with_name(f".{uuid.uuid4().hex[:12]}.part")
     try:
-        if path.exists() and (not path.is_dir() or any(path.iterdir())): raise MediaError(f"{path}: exists already: choose another name or move it away")
+        if path.is_dir() and any(path.iterdir()): raise MediaError(f"{path}: is a directory that exists already: choose another name or move it away")
+        if path.exists() and not path.is_dir(): raise MediaError(f"{path}: exists already: choose another name or move it away")
         part.mkdir(parents=True)
     except OSError as e: raise MediaError(f"{path}: cannot be made ({e.strerror})") from None
     try:
@@ -120,9 +121,13 @@ def _save_folder(clip:"Clip", path:Path, quality:int, progress:Callable):
     info = dict(fps=clip.fps, names=None if m is None else m.names, phones=clip.phones, meta=clip.meta, shape=clip.frames[0].shape[:2],
                 size=None if not clip.cameras else [(c.width, c.height) for c in clip.cameras])
     with new_folder(path) as part:
-        write_video(part/"frames.mp4", progress(clip.frames), clip.fps, None, clip.meta, quality)
+        write_video(part/"frames.mp4", _when_asked(progress, clip.frames), clip.fps, None, clip.meta, quality)
         if clip.audio is not None: write_audio(part/"sound.flac", clip.audio)
         save_file({k: _plain(v) for k,v in tensors.items()}, part/"clip.safetensors", {"clip": json.dumps(info, default=str)})
+
+def _when_asked(progress:Callable, frames:Frames)->Iterator[Tensor]:
+    "A progress bar that shows up with the first frame: a place that cannot be written is reported before it."
+    yield from progress(frames)
 
 def _plain(x:Tensor)->Tensor:
     "A copy of its own, as files want it: on the CPU, contiguous, sharing memory with nobody."
@@ -171,7 +176,7 @@ class Clip:
         "Write a film (.mp4, .webm), a contact sheet (.png), or a folder for `load_clip` (no ending). Raises `MediaError` if that cannot be."
         path, ending = Path(path), Path(path).suffix.lower()
         if ending==".png": write_image(path, self.sheet(), self.meta)
-        elif ending in (".mp4",".webm"): write_video(path, progress(self.frames), self.fps, self.audio, self.meta, quality)
+        elif ending in (".mp4",".webm"): write_video(path, _when_asked(progress, self.frames), self.fps, self.audio, self.meta, quality)
         elif not ending: _save_folder(self, path, quality, progress)
         else: raise MediaError(f"{path}: unknown ending '{path.suffix}': .mp4 or .webm for a film, .png for a contact sheet, none for a folder")
         return path

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['MediaError', 'Audio', 'AudioFile', 'open_audio', 'read_audio', 'replacing', 'write_audio', 'to_uint8', 'provenance',
-           'read_image', 'write_image', 'write_video', 'read_video', 'read_provenance']
+           'write_image', 'read_image', 'write_video', 'read_video', 'read_provenance']
 
 # %% ../../nbs/03_core.media.ipynb #c002
 import itertools
@@ -313,18 +313,6 @@ def provenance(
                 digital_source_type="http://cv.iptc.org/newscodes/digitalsourcetype/trainedAlgorithmicMedia")
 
 # %% ../../nbs/03_core.media.ipynb #c067
-def read_image(path:str|Path)->Float[Tensor, "h w 3"]: # Display sRGB in [0,1]
-    "A picture file as a tensor, upright. Raises `MediaError` if it is none."
-    from PIL import Image, ImageOps
-    path = Path(path)
-    if path.is_dir(): raise MediaError(f"{path}: is a directory, not a picture")
-    try:
-        with Image.open(path) as im: return torch.from_numpy(np.array(ImageOps.exif_transpose(im).convert("RGB"))).float()/255
-    except Exception as e: # Pillow's decoders raise whatever they meet: OSError, SyntaxError, struct.error, DecompressionBombError
-        why = getattr(e, "strerror", None) or ("unknown format" if "cannot identify" in str(e) else str(e).split("\n")[0])
-        raise MediaError(f"{path}: not a picture that can be read ({why})") from None
-
-# %% ../../nbs/03_core.media.ipynb #c068
 def write_image(
     path:str|Path,                 # .png
     image:Float[Tensor, "h w 3"],  # Display sRGB in [0,1]
@@ -337,7 +325,19 @@ def write_image(
     info.add_itxt("Comment", json.dumps(provenance(**(meta or {})), default=str))
     with replacing(path) as part: Image.fromarray(data).save(part, pnginfo=info)
 
-# %% ../../nbs/03_core.media.ipynb #c074
+# %% ../../nbs/03_core.media.ipynb #c069
+def read_image(path:str|Path)->Float[Tensor, "h w 3"]: # Display sRGB in [0,1]
+    "A picture file as a tensor, upright. Raises `MediaError` if it is none."
+    from PIL import Image, ImageOps
+    path = Path(path)
+    if path.is_dir(): raise MediaError(f"{path}: is a directory, not a picture")
+    try:
+        with Image.open(path) as im: return torch.from_numpy(np.array(ImageOps.exif_transpose(im).convert("RGB"))).float()/255
+    except Exception as e: # Pillow's decoders raise whatever they meet: OSError, SyntaxError, struct.error, DecompressionBombError
+        why = getattr(e, "strerror", None) or ("unknown format" if "cannot identify" in str(e) else str(e).split("\n")[0])
+        raise MediaError(f"{path}: not a picture that can be read ({why})") from None
+
+# %% ../../nbs/03_core.media.ipynb #c075
 def _video_frame(image:Tensor, index:int, size:tuple[int,int], path:Path):
     "An av frame: bytes, even sides, YUV 4:2:0 in BT.709. `size` (h, w) is the first frame's."
     import av
@@ -359,7 +359,7 @@ def _add_video(out, codec:str, rate:Fraction, size:tuple[int,int], quality:int):
     c.colorspace, c.color_primaries, c.color_trc, c.color_range = 1, 1, 1, 1 # BT.709 thrice; 16 to 235
     return v
 
-# %% ../../nbs/03_core.media.ipynb #c077
+# %% ../../nbs/03_core.media.ipynb #c078
 def _per_frame(blocks:Iterator[Tensor], rate:int, fps:Fraction)->Iterator[Tensor]:
     "The sound of frame 0, of frame 1, and so on without end."
     blocks, held, done = iter(blocks), torch.zeros(0), 0
@@ -369,7 +369,7 @@ def _per_frame(blocks:Iterator[Tensor], rate:int, fps:Fraction)->Iterator[Tensor
         part, held, done = held[:want], held[want:], done+want
         yield torch.cat([part, part.new_zeros(want-len(part))])
 
-# %% ../../nbs/03_core.media.ipynb #c080
+# %% ../../nbs/03_core.media.ipynb #c081
 def write_video(
     path:str|Path,                # .mp4 (H.264, AAC) or .webm (VP9, Opus)
     frames:Iterable[Float[Tensor, "h w 3"]], # Display sRGB in [0,1]; drawn one at a time, as the encoder asks
@@ -404,7 +404,7 @@ def write_video(
         out.mux(video.encode(None))
         if audio is not None: out.mux(heard.encode(None))
 
-# %% ../../nbs/03_core.media.ipynb #c081
+# %% ../../nbs/03_core.media.ipynb #c084
 def read_video(
     path:str|Path, # Whatever FFmpeg reads
 )->tuple[UInt8[Tensor, "t h w 3"], float]: # Frames as bytes (an hour would not fit: cut it first), fps
@@ -421,7 +421,7 @@ def read_video(
     if len({f.shape for f in frames})>1: raise MediaError(f"{path}: its frames change size: convert it first")
     return torch.stack(frames), float(rate)
 
-# %% ../../nbs/03_core.media.ipynb #c087
+# %% ../../nbs/03_core.media.ipynb #c090
 def read_provenance(
     path:str|Path,
 )->dict|None: # What the file says about its making; None where it says nothing

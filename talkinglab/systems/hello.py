@@ -75,7 +75,7 @@ class Hello(nn.Module):
     def curves(self, heard:Float[Tensor, "t 2"])->Float[Tensor, "t 2"]: # Jaw opening and rounding, 0 to 1
         "Move: each frame with its neighbours, through the net. Silence is taken off, so silence shuts the mouth exactly."
         x = windows(heard, self.cfg.radius).flatten(1)
-        return self.move(x)-self.move(torch.zeros_like(x[:1]))
+        return self.move(x)-self.move(torch.zeros_like(x)) # the same rows through the same kernels: equal to the last bit
 
     def deform(self, expr:Float[Tensor, "e"], rotation:Float[Tensor, "3"]|None=None)->Gaussians:
         "Pose the head; every Gaussian follows its triangle."
