@@ -70,7 +70,7 @@ def main():
     place = [rig.names.index(k) for k in NAMES]
     t = torch.arange(n)/n*2*math.pi
     cameras = [orbit(36*math.sin(2*a), 9*math.sin(3*a+1), width=SIZE, height=SIZE, **rig_view()) for a in t.tolist()]
-    wall = backdrop(SIZE, SIZE)
+    wall = torch.from_numpy(to_uint8(backdrop(SIZE, SIZE))).float()/255
     images, masks = [], []
     for i in tqdm(range(n), desc="filming", file=sys.stderr):
         expr = torch.zeros(len(rig.names))

@@ -123,7 +123,7 @@ def test_ctrl_c_leaves_nothing(tmp_path):
         p = subprocess.Popen([sys.executable, "-m", "talkinglab", "speak", long, "-o", tmp_path/"out.mp4", "--size", "256"],
                              stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True)
         limit = time.time()+90
-        while not list(tmp_path.glob(".out*")) and p.poll() is None and time.time() < limit: time.sleep(.1)
+        while not list(tmp_path.glob(".*.part.mp4")) and p.poll() is None and time.time() < limit: time.sleep(.1)
         time.sleep(1)
         p.send_signal(stop)
         _, err = p.communicate(timeout=60)

@@ -161,3 +161,9 @@ def test_what_is_no_talker_is_one_line(tmp_path):
         (tmp_path/"talker"/name).write_bytes(whole)
     with pytest.raises(MediaError): read_talker(tmp_path/"none")
     assert json.loads((tmp_path/"talker/config.json").read_text())==dict(system="hello")
+
+def test_a_background_of_bytes_is_kept_as_bytes(tmp_path):
+    from safetensors.torch import load_file
+    wall = (gradient(3)*255).round()/255
+    path = take(background=wall).save(tmp_path/"take")
+    assert load_file(path/"clip.safetensors")["background"].dtype==torch.uint8 and torch.equal(load_clip(path).background, wall)

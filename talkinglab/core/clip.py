@@ -118,12 +118,18 @@ def _save_folder(clip:"Clip", path:Path, quality:int, progress:Callable):
     tensors = {} if m is None else dict(expr=m.expr, rotation=m.rotation, translation=m.translation, gaze=m.gaze)
     if clip.cameras: tensors |= dict(K=torch.stack([c.K for c in clip.cameras]), viewmat=torch.stack([c.viewmat for c in clip.cameras]))
     tensors |= {k: getattr(clip, k) for k in ("background","masks") if getattr(clip, k) is not None}
+    if "background" in tensors: tensors["background"] = _as_bytes(tensors["background"])
     info = dict(fps=clip.fps, names=None if m is None else m.names, phones=clip.phones, meta=clip.meta, shape=clip.frames[0].shape[:2],
                 size=None if not clip.cameras else [(c.width, c.height) for c in clip.cameras])
     with new_folder(path) as part:
         write_video(part/"frames.mp4", _when_asked(progress, clip.frames), clip.fps, None, clip.meta, quality)
         if clip.audio is not None: write_audio(part/"sound.flac", clip.audio)
         save_file({k: _plain(v) for k,v in tensors.items()}, part/"clip.safetensors", {"clip": json.dumps(info, default=str)})
+
+def _as_bytes(x:Tensor)->Tensor:
+    "A picture whose values are bytes is kept as bytes, a quarter of the size; any other stays as it is."
+    levels = (x*255).round().clamp(0, 255).to(torch.uint8)
+    return levels if torch.equal(levels.float()/255, x) else x
 
 def _when_asked(progress:Callable, frames:Frames)->Iterator[Tensor]:
     "A progress bar that shows up with the first frame: a place that cannot be written is reported before it."
@@ -200,9 +206,10 @@ def load_clip(
         h, w = info["shape"] # the film's sides were made even
         motion = Motion(x["expr"], tuple(info["names"]), info["fps"], x["rotation"], x["translation"], x["gaze"]) if "expr" in x else None
         cameras = [Camera(K, V, *size) for K,V,size in zip(x["K"], x["viewmat"], info["size"])] if "K" in x else None
-        sound = folder/"sound.flac"
+        sound, wall = folder/"sound.flac", x.get("background")
+        if wall is not None and wall.dtype==torch.uint8: wall = wall.float()/255
         return Clip(Frames.stored(frames[:,:h,:w]), info["fps"], read_audio(sound) if sound.exists() else None, cameras, motion, x.get("masks"),
-                    [tuple(p) for p in info["phones"]] if info["phones"] else None, x.get("background"), info["meta"])
+                    [tuple(p) for p in info["phones"]] if info["phones"] else None, wall, info["meta"])
     except MediaError: raise
     except (OSError, SafetensorError, KeyError, TypeError, ValueError) as e:
         raise MediaError(f"{folder}: holds no clip that can be read ({e})") from None
