@@ -26,10 +26,10 @@ $(BIN)/python:
 	@$(PYTHON) -c 'import sys; sys.exit(0 if (3,10) <= sys.version_info[:2] <= (3,13) else "talkinglab needs Python 3.10 to 3.13; this is %d.%d: make PYTHON=python3.12 ..." % sys.version_info[:2])'
 	@$(PYTHON) -m venv $(VENV)
 $(VENV)/.base: $(SETUP) | $(BIN)/python
-	@$(BIN)/python -m pip install -q --disable-pip-version-check -e . && touch $@
+	@$(BIN)/python -m pip install -q --disable-pip-version-check --config-settings editable_mode=compat -e . && touch $@
 $(VENV)/.%: $(SETUP) | $(BIN)/python
 	@echo "adding the packages for '$*' (once) ..."
-	@$(BIN)/python -m pip install -q --disable-pip-version-check -e '.[$*]' && touch $@ $(VENV)/.base
+	@$(BIN)/python -m pip install -q --disable-pip-version-check --config-settings editable_mode=compat -e '.[$*]' && touch $@ $(VENV)/.base
 
 demo: $(VENV)/.base
 	@$(BIN)/talkinglab demo $(if $(AUDIO),--audio "$(AUDIO)") -o out

@@ -18,7 +18,7 @@ setup(
     name=cfg["lib_name"], version=cfg["version"], description=cfg["description"], keywords=cfg["keywords"].split(),
     long_description=readme.read_text(encoding="utf-8") if readme.exists() else "",
     long_description_content_type="text/markdown",
-    author=cfg["author"], author_email=cfg["author_email"], url=cfg["git_url"], license="Apache-2.0",
+    author=cfg["author"], author_email=cfg["author_email"], url=cfg["git_url"], license="Apache-2.0 AND CC0-1.0",
     packages=find_packages(include=["talkinglab", "talkinglab.*"]) + ["talkinglab.data_samples"],
     package_dir={"talkinglab.data_samples": "data_samples"},
     package_data={"talkinglab.data_samples": sample_files, "talkinglab": ["py.typed"]},

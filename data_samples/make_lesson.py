@@ -20,10 +20,10 @@ from talkinglab.core.clock import frame_count, frame_times
 from talkinglab.core.media import read_audio, to_uint8
 from talkinglab.face.rig import pose
 from talkinglab.face.sculpt import backdrop, draw, sculpt_head
+from talkinglab.systems.hello import NAMES, VIEW
 
 HERE = Path(__file__).resolve().parent
 FPS, SIZE = 25, 256
-NAMES = ("jawOpen", "mouthPucker", "eyeBlinkLeft", "eyeBlinkRight")
 
 # Jaw and rounding, 0 to 1, by the first symbol that a phone's IPA name holds.
 SHAPES = [("pbm", 0., .05), ("fv", .10, 0.), ("w", .15, .95), ("uʊ", .20, .90), ("oɔ", .50, .60), ("ɑaæ", .85, 0.), ("ɛeʌəɐɜɚ", .50, 0.),
@@ -69,26 +69,19 @@ def main():
     rig = sculpt_head()
     place = [rig.names.index(k) for k in NAMES]
     t = torch.arange(n)/n*2*math.pi
-    cameras = [orbit(36*math.sin(2*a), 9*math.sin(3*a+1), width=SIZE, height=SIZE, **rig_view()) for a in t.tolist()]
+    cameras = [orbit(36*math.sin(2*a), 9*math.sin(3*a+1), width=SIZE, height=SIZE, **VIEW) for a in t.tolist()]
     wall = torch.from_numpy(to_uint8(backdrop(SIZE, SIZE))).float()/255
-    images, masks = [], []
+    images = []
     for i in tqdm(range(n), desc="filming", file=sys.stderr):
         expr = torch.zeros(len(rig.names))
         expr[place] = motion.expr[i]
-        image, alpha = draw(rig, pose(rig, expr), cameras[i], wall)
+        image, _ = draw(rig, pose(rig, expr), cameras[i], wall)
         images.append(torch.from_numpy(to_uint8(image)))
-        masks.append((alpha*255).round().to(torch.uint8))
     clip = Clip(Frames.stored(torch.stack(images)), FPS, audio, cameras, motion, None, phones, wall,
                 dict(actor="procedural head", script="data_samples/make_lesson.py", person="none: synthetic"))
     if out.exists(): shutil.rmtree(out)
     clip.save(out, quality=17)
     print(f"{out.name}: {n} frames, {sum(p.stat().st_size for p in out.iterdir())/1e3:.0f} kB")
-
-
-def rig_view():
-    "Where the lesson's camera looks and from how far."
-    from talkinglab.systems.hello import VIEW
-    return VIEW
 
 
 if __name__ == "__main__": main()

@@ -10,7 +10,7 @@ import torch
 from talkinglab.core.clip import load_clip
 from talkinglab.core.image import psnr
 from talkinglab.gs.render import render
-from talkinglab.systems.hello import NAMES, Config, hear, held_out, learn, save
+from talkinglab.systems.hello import Config, hear, held_out, learn, pose_at, save
 
 HERE = Path(__file__).resolve().parent
 
@@ -28,9 +28,8 @@ Made by `data_samples/make_talker.py` with `talkinglab.systems.hello` (settings:
 def main():
     clip = load_clip(HERE/"lesson")
     talker = learn(clip, Config(paint_steps=800), progress=True)
-    expr = torch.stack([clip.motion.curve(k) for k in NAMES], 1)
     _, kept = held_out(len(clip))
-    score = torch.stack([psnr(render(talker.deform(expr[i]), clip.camera(i), clip.background).rgb, clip.frames[i]) for i in kept])
+    score = torch.stack([psnr(render(talker.deform(**pose_at(clip.motion, i)), clip.camera(i), clip.background).rgb, clip.frames[i]) for i in kept])
     jaw = torch.corrcoef(torch.stack([talker.curves(hear(clip.audio))[:len(clip), 0], clip.motion.curve("jawOpen")]))[0, 1]
     out = HERE/"talkers"/"demo"
     if out.exists(): shutil.rmtree(out)

@@ -11,6 +11,7 @@ import os
 import shutil
 import signal
 import sys
+import threading
 import time
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -51,17 +52,17 @@ def checks()->list[Check]: # In the order a user meets them
     return [Check("python", sys.version.split()[0], "runs everything"),
             Check("torch", torch_version, "tensors, gradients, training"),
             Check("cpu renderer", f"numba {_version('numba')}" if _version("numba") else "", "draws Gaussians quickly without a GPU"),
-            Check("cuda", cuda, "a GPU: faster drawing and training"),
-            Check("gsplat", _version("gsplat"), "draws Gaussians on CUDA: pip install 'talkinglab[gpu]'"),
+            Check("cuda", cuda, "a GPU for research code; the commands here run on the CPU"),
+            Check("gsplat", _version("gsplat"), "draws Gaussians on CUDA: pip install -e '.[gpu]'"),
             Check("sound and video", _sound(), "reads any recording, writes mp4 (H.264, AAC) and webm"),
             Check("ffmpeg", shutil.which("ffmpeg") or "", "the command-line tool, for your own cutting; the library does not need it"),
-            Check("jupyterlab", _version("jupyterlab"), "opens the notebooks: make lab, or pip install 'talkinglab[lab]'"),
-            Check("ipywidgets", _version("ipywidgets"), "sliders in the notebooks: pip install 'talkinglab[lab]'"),
+            Check("jupyterlab", _version("jupyterlab"), "opens the notebooks: make lab, or pip install -e '.[lab]'"),
+            Check("ipywidgets", _version("ipywidgets"), "sliders in the notebooks: pip install -e '.[lab]'"),
             Check("espeak-ng", shutil.which("espeak-ng") or "", "remakes the bundled speech: make samples"),
             Check("head models", ", ".join(["procedural (built in)", *heads]), f"heads; files for more go to {asset_folder()}"),
             Check("speech encoders", ", ".join(["loudness and centroid (built in)", *encoders]), f"hearing; files for more go to {asset_folder()}"),
-            Check("transformers", _version("transformers"), "wav2vec 2.0, HuBERT, WavLM: pip install 'talkinglab[speech]'"),
-            Check("face-alignment", _version("face-alignment"), "landmarks of real video: pip install 'talkinglab[face]'")]
+            Check("transformers", _version("transformers"), "wav2vec 2.0, HuBERT, WavLM: pip install -e '.[speech]'"),
+            Check("face-alignment", _version("face-alignment"), "landmarks of real video: pip install -e '.[face]'")]
 
 # %% ../../nbs/73_app.cli.ipynb #c011
 def doctor(
@@ -69,14 +70,27 @@ def doctor(
 )->str:                # A table for a terminal
     "Say what is there and what is not."
     width = max(len(c.name) for c in found)
-    rows = [f"{'ok' if c.found else '--'}  {c.name:<{width}}  {c.found or 'missing'}" + ("" if c.found else f": would add {c.adds}") for c in found]
+    rows = [f"{'ok' if c.found else '--'}  {c.name:<{width}}  {c.found or 'missing; with it: '+c.adds}" for c in found]
     return "\n".join(rows)
 
 # %% ../../nbs/73_app.cli.ipynb #c014
 def _progress(frames):
     "Frames with a bar on the terminal."
     from tqdm import tqdm
-    return tqdm(frames, total=len(frames), desc="drawing", unit="frame", file=sys.stderr, leave=False)
+    return tqdm(frames, total=len(frames), desc="drawing", unit="frame", file=sys.stderr, leave=False, disable=None) # no bar in a log
+
+def _check_numbers(**given):
+    "Each option within its range."
+    for name,(v, low, high) in given.items():
+        if not low<=v<=high: raise ValueError(f"--{name} {v}: must be between {low} and {high}")
+    if given["size"][0]%2: raise ValueError(f"--size {given['size'][0]}: must be even, as video frames are")
+
+def _check_output(out:Path, audio:Path):
+    "What can be said before any work is done."
+    if out.is_dir(): raise ValueError(f"{out}: is a directory: name a file in it")
+    if out.suffix.lower() not in (".mp4",".webm"): raise ValueError(f"{out}: unknown ending '{out.suffix}': use one of .mp4, .webm")
+    if not out.parent.is_dir(): raise ValueError(f"{out}: the folder {out.parent} does not exist: make it first")
+    if out.exists() and audio.exists() and out.samefile(audio): raise ValueError(f"{out}: would overwrite the recording itself")
 
 # %% ../../nbs/73_app.cli.ipynb #c015
 def speak(
@@ -91,11 +105,10 @@ def speak(
     quality:int=20,         # x264 crf
 )->str:                     # One line that says what was made
     "Let a talker speak a recording into a file. Raises `MediaError` or `ValueError` with one line."
-    from talkinglab.core.media import MediaError, open_audio
+    from talkinglab.core.media import open_audio
     from talkinglab.systems.talkers import load
-    if not 16<=size<=2048: raise ValueError(f"--size {size}: must be between 16 and 2048 pixels")
-    if not 1<=fps<=120: raise ValueError(f"--fps {fps:g}: must be between 1 and 120")
-    if Path(out).exists() and Path(out).resolve()==Path(audio).resolve(): raise MediaError(f"{out}: would overwrite the recording itself")
+    _check_numbers(size=(size, 16, 2048), fps=(fps, 1, 120), yaw=(yaw, -60, 60), seed=(seed, 0, 2**31-1), quality=(quality, 0, 51))
+    _check_output(Path(out), Path(audio))
     sound = open_audio(audio)
     start = time.perf_counter()
     system = load(talker)
@@ -116,8 +129,10 @@ def demo(
     from talkinglab.core.media import open_audio
     from talkinglab.systems.hello import learn
     start = time.perf_counter()
-    sound = open_audio(audio or samples("hello.flac"))
+    _check_numbers(size=(size, 16, 2048), seed=(seed, 0, 2**31-1))
     Path(out).mkdir(parents=True, exist_ok=True)
+    _check_output(Path(out)/"demo.mp4", Path(audio or samples("hello.flac")))
+    sound = open_audio(audio or samples("hello.flac"))
     talker = learn(load_clip(samples("lesson")), seed=seed, progress=True)
     learned = time.perf_counter()-start
     clip = talker.speak(sound, style="lively", size=size, seed=seed)
@@ -128,6 +143,7 @@ def demo(
 
 # %% ../../nbs/73_app.cli.ipynb #c022
 EXAMPLES = """examples:
+  talkinglab demo --audio speech.wav -o out                (learn the head first, then speak)
   talkinglab speak speech.wav -o out.mp4
   talkinglab speak interview.mp3 -o out.webm --style lively --size 512
   talkinglab speak film.mov -o out.mp4 --yaw 25 --fps 30   (the sound of a video)
@@ -148,14 +164,14 @@ def _parser()->argparse.ArgumentParser:
     s.add_argument("--style", default="neutral", help="neutral, lively, calm or mumbling (default neutral)")
     s.add_argument("--size", type=int, default=384, metavar="N", help="pixels a side (default 384)")
     s.add_argument("--fps", type=float, default=25, metavar="N", help="frames a second (default 25)")
-    s.add_argument("--yaw", type=float, default=0, metavar="DEG", help="view angle, -40 to 40 degrees (default 0)")
+    s.add_argument("--yaw", type=float, default=0, metavar="DEG", help="view angle in degrees; learned up to about 40 to either side (default 0)")
     s.add_argument("--seed", type=int, default=0, metavar="N", help="for blinks and small head movements (default 0)")
-    s.add_argument("--quality", type=int, default=20, metavar="CRF", help="x264 quality, lower is finer (default 20)")
+    s.add_argument("--quality", type=int, default=20, metavar="CRF", help="0 to 51, lower is finer and larger (default 20)")
     d = command("demo", "Learn a head from the bundled clip and let it speak.")
     d.add_argument("--audio", metavar="IN", help="your recording instead of the bundled sentence")
     d.add_argument("-o", "--out", default="out", metavar="FOLDER", help="where demo.mp4 and demo.png go (default out)")
     d.add_argument("--size", type=int, default=384, metavar="N", help="pixels a side (default 384)")
-    d.add_argument("--seed", type=int, default=0, metavar="N")
+    d.add_argument("--seed", type=int, default=0, metavar="N", help="for learning, blinks and small head movements (default 0)")
     command("talkers", "List the talkers that come with the library.")
     command("doctor", "Say what this machine has, and what each missing thing would add.")
     q = command("provenance", "Print what a video or picture says about its making.")
@@ -181,6 +197,7 @@ def _run(a:argparse.Namespace)->str:
 def _stoppable():
     "A polite kill ends like Ctrl-C: files half written are removed on the way out."
     def stop(*_): raise KeyboardInterrupt
+    if threading.current_thread() is not threading.main_thread(): yield; return # only the main thread may set handlers
     before = signal.signal(signal.SIGTERM, stop)
     try: yield
     finally: signal.signal(signal.SIGTERM, before)
@@ -193,10 +210,13 @@ def main(
     a = _parser().parse_args(argv)
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE") # read when torch is first imported: idle threads sleep
     try:
-        with _stoppable(): print(_run(a))
+        with _stoppable(): print(_run(a), flush=True)
     except KeyboardInterrupt:
         print("talkinglab: stopped; nothing half-written is left", file=sys.stderr)
         return 130
+    except BrokenPipeError: # the reader, `head` say, has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
     except (ValueError, OSError) as e:
         if os.environ.get("TALKINGLAB_DEBUG"): raise
         print(f"talkinglab: {e}", file=sys.stderr)

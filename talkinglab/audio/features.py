@@ -70,7 +70,7 @@ def voicing(
 def mel_filters()->Float[Tensor, "m k"]: # 80 triangles over the 257 bins of a 512-point spectrum
     "The mel filter bank from 50 Hz to 8 kHz."
     import librosa
-    return torch.from_numpy(librosa.filters.mel(sr=RATE, n_fft=512, n_mels=80, fmin=50, fmax=8000))
+    with torch.inference_mode(False): return torch.from_numpy(librosa.filters.mel(sr=RATE, n_fft=512, n_mels=80, fmin=50, fmax=8000))
 
 def mel(
     cuts:Float[Tensor, "t s"], # 16 kHz, at most 512 samples; 25 ms are 400

@@ -167,6 +167,7 @@ class Clip:
 
     def __post_init__(self): _check_counts(self)
     def __len__(self)->int: return len(self.frames)
+    def __repr__(self): return f"Clip({self.seconds:.2f} s, {len(self)} frames at {self.fps:g} Hz, {'with' if self.audio is not None else 'no'} sound, meta={self.meta})"
 
     @property
     def seconds(self)->float: return len(self.frames)/self.fps # Length, s

@@ -258,7 +258,8 @@ def replacing(
         yield part
         os.replace(part, path)
     except (OSError, FFmpegError) as e:
-        if e.filename and part.name not in str(e.filename): raise # another file's trouble, met while writing this one
+        name = str(e.filename or part.name)
+        if part.name not in name and not name.startswith("av"): raise # another file's trouble; "avcodec_..." is the encoder's
         raise MediaError(f"{path}: cannot be written ({e.strerror or e})") from None
     finally: part.unlink(missing_ok=True)
 

@@ -55,7 +55,8 @@ def _view_colors(g:Gaussians, camera:Camera)->Float[Tensor, "n c"]:
 
 def _gsplat(g, camera, eps2d, near, far, mode):
     "Values (colours and depth), transmittance and gsplat's own record."
-    from gsplat import rasterization
+    try: from gsplat import rasterization
+    except ImportError: raise ValueError("gsplat is not installed: pip install 'talkinglab[gpu]', or backend='torch'") from None
     if g.means.dtype!=torch.float32: raise ValueError(f"gsplat draws float32, these are {g.means.dtype}: cast them or use backend='torch'")
     values, alpha, info = rasterization(g.means, g.quats, g.scales, g.opacities, _view_colors(g, camera), camera.viewmat[None],
         camera.K[None], camera.width, camera.height, near_plane=near, far_plane=far, eps2d=eps2d, packed=False,

@@ -11,7 +11,7 @@ import os
 import tempfile
 import threading
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from functools import cache
 import numpy as np
@@ -50,7 +50,8 @@ def side_by_side(
     key = os.getpid(), workers # a forked child has none of its parent's threads: it gets a pool of its own
     if key not in _pools: _pools[key] = ThreadPoolExecutor(workers-1, "talkinglab-tiles")
     others = [_pools[key].submit(work, i) for i in range(1, workers)]
-    work(0)
+    try: work(0)
+    finally: wait(others) # also when this thread is stopped: the others write into the same arrays
     for future in others: future.result()
 
 # %% ../../nbs/13_gs.tiles.ipynb #c018
