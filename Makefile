@@ -14,7 +14,7 @@ help:
 	@echo "make demo      learn a head from the bundled clip, speak a bundled sentence: out/demo.mp4, out/demo.png"
 	@echo "               (make demo AUDIO=my.wav speaks yours)"
 	@echo "make lab       JupyterLab on chapter 0"
-	@echo "make test      every notebook, test and check (about 5 minutes on 2 cores); make test-all adds the slow ones"
+	@echo "make test      every notebook, test and check (about 8 minutes on 2 cores); make test-all adds the slow ones"
 	@echo "make docs      the website, from the same notebooks, in _docs/"
 	@echo "make gpu       the tests that need a CUDA device"
 	@echo "make notebooks run every notebook and keep its outputs; export the package; write the README"

@@ -88,9 +88,9 @@ def _check_numbers(**given):
 def _check_output(out:Path, audio:Path):
     "What can be said before any work is done."
     if out.is_dir(): raise ValueError(f"{out}: is a directory: name a file in it")
+    if out.exists() and audio.exists() and out.samefile(audio): raise ValueError(f"{out}: would overwrite the recording itself")
     if out.suffix.lower() not in (".mp4",".webm"): raise ValueError(f"{out}: unknown ending '{out.suffix}': use one of .mp4, .webm")
     if not out.parent.is_dir(): raise ValueError(f"{out}: the folder {out.parent} does not exist: make it first")
-    if out.exists() and audio.exists() and out.samefile(audio): raise ValueError(f"{out}: would overwrite the recording itself")
 
 # %% ../../nbs/73_app.cli.ipynb #c015
 def speak(

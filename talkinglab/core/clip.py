@@ -166,9 +166,8 @@ class Clip:
     meta:dict = field(default_factory=dict) # What made it
 
     def __post_init__(self): _check_counts(self)
-    def __len__(self)->int: return len(self.frames)
     def __repr__(self): return f"Clip({self.seconds:.2f} s, {len(self)} frames at {self.fps:g} Hz, {'with' if self.audio is not None else 'no'} sound, meta={self.meta})"
-
+    def __len__(self)->int: return len(self.frames)
     @property
     def seconds(self)->float: return len(self.frames)/self.fps # Length, s
 
