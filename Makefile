@@ -7,8 +7,10 @@ SETUP  := settings.ini setup.py pyproject.toml
 export NUMBA_CACHE_DIR ?= $(CURDIR)/.cache/numba
 # Idle threads sleep: on a shared machine spinning ones cost more than they save.
 export OMP_WAIT_POLICY ?= PASSIVE
+# gsplat's CUDA kernels, compiled on first use.
+export TORCH_EXTENSIONS_DIR ?= $(CURDIR)/.cache/torch_extensions
 
-.PHONY: demo lab test test-all docs gpu notebooks samples clean
+.PHONY: demo lab test test-all docs bench gpu cuda-device notebooks samples clean
 .DEFAULT_GOAL := help
 help:
 	@echo "make demo      learn a head from the bundled clip, speak a bundled sentence: out/demo.mp4, out/demo.png"
@@ -16,7 +18,9 @@ help:
 	@echo "make lab       JupyterLab on chapter 0"
 	@echo "make test      every notebook, test and check (about 8 minutes on 2 cores); make test-all adds the slow ones"
 	@echo "make docs      the website, from the same notebooks, in _docs/"
-	@echo "make gpu       the tests that need a CUDA device"
+	@echo "make bench     how fast every renderer of this machine is: benchmarks/results/render.json, render.png (make bench QUICK=1: a glance)"
+	@echo "make gpu       on a CUDA device: the tests that need one, and the benchmark: benchmarks/results/gpu.json"
+	@echo "               (make gpu PYTHON=python3 takes that interpreter and installs nothing)"
 	@echo "make notebooks run every notebook and keep its outputs; export the package; write the README"
 	@echo "make samples   remake data_samples (needs espeak-ng)"
 
@@ -41,8 +45,14 @@ test: $(VENV)/.dev
 test-all: $(VENV)/.dev
 	@$(BIN)/ruff check -q .
 	@$(BIN)/python -m pytest -n 2 -m "not cuda"
-gpu: $(VENV)/.dev $(VENV)/.gpu
-	@$(BIN)/python -m pytest -m cuda
+bench: $(VENV)/.dev
+	@$(BIN)/python benchmarks/render.py $(if $(QUICK),--quick)
+# With PYTHON given that interpreter runs as it is; otherwise .venv is set up, unless there is nothing to run on.
+GIVEN := $(filter-out file default undefined,$(origin PYTHON))
+gpu: $(if $(GIVEN),,cuda-device $(VENV)/.dev $(VENV)/.gpu)
+	@$(if $(GIVEN),$(PYTHON),$(BIN)/python) benchmarks/gpu.py $(if $(QUICK),--quick)
+cuda-device:
+	@ls /dev/nvidia[0-9]* /dev/dxg >/dev/null 2>&1 || command -v nvidia-smi >/dev/null || { echo "make gpu needs a CUDA device, and there is none here: nothing was run" >&2; exit 2; }
 docs: $(VENV)/.docs $(VENV)/.dev
 	@$(BIN)/python tools/build_docs.py
 notebooks: $(VENV)/.dev

@@ -154,6 +154,69 @@ def test_a_checkpoint_of_another_stage_is_refused(tmp_path, change, says):
     with pytest.raises(ValueError, match=says): fit(Net(), replace(stage(), **change), batches, checkpoint=tmp_path/"run.pt")
 
 
+class Rows(nn.Module):
+    "A system with any number of rows: its sum fits a number."
+    def __init__(self):
+        super().__init__()
+        self.rows = nn.Parameter(torch.ones(3, 2))
+
+    def _load_from_state_dict(self, state, prefix, *rest):
+        self.rows = nn.Parameter(torch.empty_like(state[prefix+"rows"]))
+        super()._load_from_state_dict(state, prefix, *rest)
+
+
+class Grow(Hook):
+    "Every fourth step, a noisy row more; from step 12 on, the first one goes: as many rows as before, others."
+    def step(self, run):
+        if run.it%4: return
+        old = run.system.rows
+        change = lambda x, new: torch.cat([x[1:] if run.it >= 12 else x, new])
+        run.system.rows = nn.Parameter(change(old.detach(), torch.randn(1, 2)))
+        memory = run.optimizer.state.pop(old)
+        run.optimizer.state[run.system.rows] = {k: v if k == "step" else change(v, torch.zeros(1, 2)) for k, v in memory.items()}
+        run.optimizer.param_groups[0]["params"] = [run.system.rows]
+
+
+def grown(checkpoint=None, batches=batches, seed=0):
+    system, ema = Rows(), EMA(0.5)
+    loss = lambda system, batch, it: (dict(sum=(system.rows.sum()-batch[0].sum()).square()), None)
+    torch.manual_seed(seed)
+    run = fit(system, replace(stage(), loss=loss, weights=dict(sum=1.), lrs=dict(rows=1e-2), hooks=(Grow(), ema)), batches, checkpoint=checkpoint, every=3)
+    return dict(rows=system.rows.detach(), adam=run.optimizer.state_dict()["state"], ema=ema.shadow, total=[h["total"] for h in run.history])
+
+
+@pytest.mark.parametrize("cut", [3, 7, 8, 13, 19])
+def test_a_system_that_grows_resumes_in_the_same_bits(tmp_path, cut):
+    def dying(i):
+        if i == cut: raise KeyboardInterrupt
+        return batches(i)
+    whole = grown()
+    with pytest.raises(KeyboardInterrupt): grown(tmp_path/"run.pt", dying)
+    assert_same_bits(grown(tmp_path/"run.pt", seed=99), whole)
+    assert whole["rows"].shape == (5, 2)
+
+
+def test_the_mean_of_a_replaced_parameter_begins_anew():
+    class Swap(Hook):
+        def step(self, run):
+            if run.it != 5: return
+            run.system.head = nn.Linear(8, 1)
+            for g in run.optimizer.param_groups:
+                if g["part"] == "head": g["params"] = list(run.system.head.parameters())
+            self.then = run.system.head.weight.detach().clone()
+    swap, ema = Swap(), EMA(0.9)
+    fit(Net(), replace(stage(5), hooks=(swap, ema)), batches)
+    assert torch.equal(ema.shadow["head.weight"], swap.then) and not torch.equal(ema.shadow["body.weight"], Net().body.weight)
+
+
+def test_hooks_put_numbers_on_the_bar(capsys):
+    class Gauge(Hook):
+        def step(self, run): run.shown["PSNR"] = 31.256
+    fit(Net(), replace(stage(10), hooks=(Gauge(),)), batches, progress=True)
+    shown = capsys.readouterr().err
+    assert "PSNR=31.26" in shown and "loss=" in shown
+
+
 def test_files_that_are_no_checkpoint_are_refused(tmp_path):
     path = tmp_path/"run.pt"
     finish(checkpoint=path)

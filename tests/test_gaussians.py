@@ -115,6 +115,19 @@ def test_splats_round_trip(sh):
     same(Splats(g)(), g)
 
 
+@pytest.mark.parametrize("n", [1, 30, 80])
+def test_splats_load_any_number(n):
+    many, s = Splats(some(sh=4)), Splats(some(sh=4)[:n%31] if n < 31 else some(sh=4)+some(sh=4)+some(sh=4)[:20])
+    s.params["quats"].requires_grad_(False)
+    s.load_state_dict(many.state_dict())
+    same(s(), many())
+    assert [k for k, p in s.params.items() if not p.requires_grad] == ["quats"]
+    mixed = dict(many.state_dict(), **{"params.means": torch.zeros(7, 3)})
+    with pytest.raises(RuntimeError, match="size mismatch"): s.load_state_dict(mixed)
+    with pytest.raises(RuntimeError, match="size mismatch"): s.load_state_dict(dict(many.state_dict(), **{"params.shN": torch.zeros(30, 8, 3)}))
+    with pytest.raises(RuntimeError, match="Missing"): Splats(some()).load_state_dict(many.state_dict())
+
+
 def test_splats_are_legal_wherever_the_optimiser_goes():
     s = Splats(some(dtype=torch.float32))
     for v in s.params.values(): v.data.normal_(0, 10, generator=torch.Generator().manual_seed(0))

@@ -85,6 +85,13 @@ def test_what_lies_outside_the_mask_does_not_count():
     assert psnr(a, b, mask) == psnr(a, c, mask) and ssim(a, b, mask) == ssim(a, c, mask) and psnr(a, b) != psnr(a, c)
 
 
+def test_smooth_pictures_that_hardly_differ_keep_their_digits():
+    ramp = torch.linspace(0.3, 0.9, 64)[:, None, None].expand(64, 48, 3)
+    near = (ramp+1e-3*torch.rand(64, 48, 3, generator=torch.Generator().manual_seed(0))).requires_grad_()
+    assert_close(ssim_map(near, ramp).double(), ssim_map(near.double(), ramp.double()), atol=2e-6, rtol=0)
+    assert_close(torch.autograd.grad(dssim(near, ramp), near)[0].double(), torch.autograd.grad(dssim(near.double(), ramp.double()), near)[0].double(), atol=1e-6, rtol=1e-2)
+
+
 def test_ssim_never_exceeds_one_and_falls_with_noise():
     a = pair()[0].clamp(0.3, 0.7)
     noise = torch.randn(a.shape, generator=torch.Generator().manual_seed(5), dtype=a.dtype)

@@ -76,6 +76,110 @@ def test_depth_is_the_distance_of_a_solid_thing():
     assert r.depth[r.alpha==0].eq(0).all() and float(r.alpha.max())==pytest.approx(0.999)
 
 
+def leaves_of(g, cameras, background=None, dtype=torch.float32, channels=None):
+    "Everything a picture depends on, to differentiate for; and what `render` takes, made of it."
+    raw = dict(means=g.means, quats=g.quats, scales=g.scales, opacities=g.opacities, colors=g.colors, viewmats=torch.stack([c.viewmat for c in cameras]))
+    if background is not None: raw["background"] = background
+    raw = {k: x.detach().to(dtype).clone().requires_grad_() for k, x in raw.items()}
+    return raw, Gaussians(*list(raw.values())[:5]), [replace(c.to(dtype), viewmat=v) for c, v in zip(cameras, raw["viewmats"])]
+
+
+TOUR = [orbit(25, 10, width=70, height=54), orbit(-60, -20, width=70, height=54), orbit(170, 0, radius=1.4, width=70, height=54)]
+
+
+@pytest.mark.parametrize("backend", ["cpu", "torch"])
+@pytest.mark.parametrize("sh", [False, True])
+def test_a_batch_is_its_cameras_one_by_one(backend, sh):
+    "Bit for bit in every output; the gradients are the sums."
+    g, gen = cloud(), torch.Generator().manual_seed(4)
+    if sh: g = replace(g, colors=0.3*torch.randn(len(g), 9, 3, generator=gen))
+    sky, w = torch.rand(3, 54, 70, 3, generator=gen), torch.randn(3, 54, 70, 5, generator=gen)
+    loss = lambda r, w: (torch.cat([r.rgb, r.alpha[..., None], r.depth[..., None]], -1)*w*(r.alpha>0.1)[..., None]).sum()
+    raw, splats, cameras = leaves_of(g, TOUR, sky)
+    batch = render(splats, cameras, background=raw["background"], backend=backend)
+    grads = torch.autograd.grad(loss(batch, w), [*raw.values(), batch.info["means2d"]])
+    raw1, splats, cameras = leaves_of(g, TOUR, sky)
+    singles = [render(splats, c, background=raw1["background"][i], backend=backend) for i, c in enumerate(cameras)]
+    for i, one in enumerate(singles):
+        for name in ("rgb", "alpha", "depth"): assert torch.equal(getattr(batch, name)[i], getattr(one, name)), name
+        for name in ("means2d", "radii"): assert torch.equal(batch.info[name][i], one.info[name][0]), name
+    assert batch.info["n_cameras"]==3 and singles[0].info["n_cameras"]==1
+    sums = torch.autograd.grad(sum(loss(r, w[i]) for i, r in enumerate(singles)), [*raw1.values(), *(r.info["means2d"] for r in singles)])
+    for name, a, b in zip(raw, grads, sums): assert (a-b).norm() <= 2e-6*b.norm(), name
+    assert torch.equal(grads[-1], torch.cat(sums[len(raw):]))
+
+
+def test_poses_and_backgrounds_have_the_gradients_of_float64():
+    gen = torch.Generator().manual_seed(5)
+    w, g = torch.randn(3, 54, 70, 5, generator=gen), replace(cloud(300), colors=0.3*torch.randn(300, 4, 3, generator=gen))
+    for shape in ((3,), (54, 70, 3), (3, 54, 70, 3)):
+        sky = torch.rand(shape, generator=gen)
+        raw, splats, cameras = leaves_of(g, TOUR, sky)
+        raw64, splats64, cameras64 = leaves_of(g, TOUR, sky, torch.float64)
+        r, r64 = render(splats, cameras, raw["background"], "cpu"), render(splats64, cameras64, raw64["background"], "torch")
+        flipped = (r.rgb-r64.rgb).abs().amax(-1)>1e-5
+        assert flipped.sum() <= 8
+        keep = w*((r64.alpha>0.1) & ~flipped)[..., None]
+        mine, truth = (torch.autograd.grad((torch.cat([x.rgb, x.alpha[..., None], x.depth[..., None]], -1)*keep).sum(), list(leaves.values()))
+                       for x, leaves in ((r, raw), (r64, raw64)))
+        for name, a, b in zip(raw, mine, truth): assert (a-b).norm() < 1e-5*b.norm(), f"{name}: {float((a-b).norm()/b.norm()):.0e}"
+
+
+@pytest.mark.parametrize("channels", [3, 4, 16, 33])
+def test_the_number_of_threads_changes_no_bit(channels):
+    "From attributes, poses and background to the picture, and back."
+    g, gen = cloud(6000, channels), torch.Generator().manual_seed(0) # with two cameras enough Gaussians to call for help
+    sky, w = torch.rand(channels, generator=gen), torch.randn(2, 54, 70, channels, generator=gen)
+    before, results = torch.get_num_threads(), []
+    try:
+        for n in (1, 2, 3, 5):
+            torch.set_num_threads(n)
+            raw, splats, cameras = leaves_of(g, TOUR[:2], sky)
+            r = render(splats, cameras, background=raw["background"], depth=False)
+            (r.rgb*w).backward(torch.ones_like(w))
+            # torch adds up the background's own gradient: over pixels, in an order of its own
+            results.append(dict(rgb=r.rgb, alpha=r.alpha, means2d=r.info["means2d"].grad, **{k: x.grad for k, x in raw.items() if k!="background"}))
+    finally: torch.set_num_threads(before)
+    for other in results[1:]:
+        for name, x in results[0].items(): assert torch.equal(x, other[name]), name
+
+
+def test_without_depth_the_colours_are_the_same():
+    for backend in ("cpu", "torch"):
+        a, b = (render(cloud(), TOUR, backend=backend, depth=d) for d in (True, False))
+        assert torch.equal(a.rgb, b.rgb) and torch.equal(a.alpha, b.alpha) and b.depth is None
+
+
+def test_a_strategy_reads_what_it_needs():
+    "One step of gsplat's own DefaultStrategy after each backend."
+    strategy = pytest.importorskip("gsplat.strategy").DefaultStrategy(refine_scale2d_stop_iter=10)
+    g, w, states = cloud(), torch.randn(3, 54, 70, 3, generator=torch.Generator().manual_seed(7)), {}
+    for backend in ("cpu", "torch"):
+        raw, splats, cameras = leaves_of(g, TOUR)
+        params = {k: torch.nn.Parameter(raw[k].detach()) for k in ("means", "quats", "scales", "opacities", "colors")}
+        optimizers = {k: torch.optim.Adam([v]) for k, v in params.items()}
+        strategy.check_sanity(params, optimizers)
+        states[backend] = state = strategy.initialize_state()
+        r = render(splats, cameras, backend=backend)
+        strategy.step_pre_backward(params, optimizers, state, 0, r.info)
+        (r.rgb*w).sum().backward()
+        strategy.step_post_backward(params, optimizers, state, 0, r.info, packed=False)
+        assert r.info["gaussian_ids"] is None and (r.info["width"], r.info["height"], r.info["n_cameras"])==(70, 54, 3)
+        assert r.info["radii"].dtype==torch.int32 and r.info["radii"].shape==(3, len(g), 2)
+    a, b = states["cpu"], states["torch"]
+    assert torch.equal(a["count"], b["count"]) and a["count"].max()==3
+    assert (a["grad2d"]-b["grad2d"]).norm() < 1e-3*b["grad2d"].norm() and (a["grad2d"]>0).any()
+    assert (a["radii"]-b["radii"]).abs().max() <= 1/70
+
+
+def test_what_no_camera_sees_has_no_radius():
+    g = cloud(50)
+    beside = replace(g, means=g.means+torch.tensor([5., 0, 0]))
+    for backend in ("cpu", "torch"):
+        info = render(g+beside, TOUR, backend=backend).info
+        assert (info["radii"][:, 50:]==0).all() and (info["radii"][:, :50]>0).any()
+
+
 def test_near_and_far_cut():
     g, camera = cloud(), orbit(width=32, height=32)
     z = -(g.means[:, 2]-1.2)
@@ -158,6 +262,9 @@ def test_wrong_arguments_are_named():
     with pytest.raises(ValueError, match=r"background is \(8, 6, 3\): needs"): render(g, camera, background=torch.zeros(8, 6, 3))
     with pytest.raises(ValueError, match="backend='torch'"): render(g.to(torch.float64), camera)
     assert render(g.to(torch.float64), camera, backend="torch").rgb.dtype==torch.float64
+    with pytest.raises(ValueError, match="camera 1 is 16 x 12 px, the first one 8 x 6"): render(g, [camera, camera.scaled(2)])
+    with pytest.raises(ValueError, match="no camera"): render(g, [])
+    with pytest.raises(ValueError, match=r"background is \(2, 6, 8, 3\): needs \(3,\) or \(6, 8, 3\) or \(3, 6, 8, 3\)"): render(g, [camera]*3, background=torch.zeros(2, 6, 8, 3))
 
 
 @pytest.mark.cuda

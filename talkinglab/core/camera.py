@@ -36,16 +36,18 @@ class Camera:
 
     def __post_init__(self):
         if self.width<1 or self.height<1: raise ValueError(f"image is {self.width} x {self.height} px: needs at least 1 x 1")
-        K, V = self.K.detach().cpu(), self.viewmat.detach().cpu()
-        if not K.isfinite().all() or min(K[0,0], K[1,1])<=0:
-            raise ValueError(f"focal lengths are ({K[0,0]:g}, {K[1,1]:g}) px: must be positive")
-        if K[[0,1,2,2],[1,0,0,1]].abs().max()>1e-6*K[0,0] or abs(K[2,2]-1)>1e-6:
+        K, V = self.K.tolist(), self.viewmat.tolist() # plain numbers: a dozen tensor operations would cost more than a small picture
+        finite, dot = lambda M: all(math.isfinite(x) for row in M for x in row), lambda a,b: sum(x*y for x,y in zip(a, b))
+        if not finite(K) or min(K[0][0], K[1][1])<=0:
+            raise ValueError(f"focal lengths are ({K[0][0]:g}, {K[1][1]:g}) px: must be positive")
+        if max(abs(x) for x in (K[0][1], K[1][0], *K[2][:2]))>1e-6*K[0][0] or abs(K[2][2]-1)>1e-6:
             raise ValueError("K has a skew, or its last row is not (0 0 1): rectify the images, or transpose K")
-        R = V[:3,:3]
-        if not V.isfinite().all() or (R@R.T-torch.eye(3).to(R)).abs().max()>1e-3 or torch.linalg.det(R)<0:
+        x,y,z = R = [row[:3] for row in V[:3]]
+        det = dot(x, (y[1]*z[2]-y[2]*z[1], y[2]*z[0]-y[0]*z[2], y[0]*z[1]-y[1]*z[0]))
+        if not finite(V) or max(abs(dot(R[i], R[j])-(i==j)) for i in range(3) for j in range(3))>1e-3 or det<0:
             raise ValueError("viewmat is no rigid world-to-camera motion: its 3 x 3 block must be a rotation, without scale or mirror")
-        if (V[3]-torch.tensor([0,0,0,1]).to(V)).abs().max()>1e-6:
-            raise ValueError(f"the last row of viewmat is {V[3].tolist()}, not (0 0 0 1): transpose it")
+        if max(abs(p-q) for p,q in zip(V[3], (0,0,0,1)))>1e-6:
+            raise ValueError(f"the last row of viewmat is {V[3]}, not (0 0 0 1): transpose it")
 
     @property
     def center(self)->Float[Tensor, "3"]: # Where the camera stands in the world, m
@@ -61,7 +63,8 @@ class Camera:
 
     def to(self, *args, **kwargs)->"Camera":
         "Move K and viewmat to a device or dtype, as `Tensor.to`."
-        return replace(self, K=self.K.to(*args, **kwargs), viewmat=self.viewmat.to(*args, **kwargs))
+        K, viewmat = self.K.to(*args, **kwargs), self.viewmat.to(*args, **kwargs)
+        return self if K is self.K and viewmat is self.viewmat else replace(self, K=K, viewmat=viewmat)
 
 # %% ../../nbs/01_core.camera.ipynb #c016
 def world_to_camera(

@@ -59,6 +59,8 @@ def _groups(system:nn.Module, lrs:dict[str,Schedule])->list[dict]:
     if not found: raise ValueError(f"`lrs` names no part, so nothing would learn: parts are {', '.join(known)}")
     return [dict(params=v, part=k, lr=value(lrs[k], 0)) for k,v in found.items()]
 
+def _adam(system:nn.Module, stage:Stage)->torch.optim.Adam: return torch.optim.Adam(_groups(system, stage.lrs), eps=1e-15)
+
 # %% ../../nbs/08_core.fit.ipynb #c026
 @dataclass
 class Run:
@@ -71,6 +73,7 @@ class Run:
     terms:dict = field(default_factory=dict)   # Unweighted, of the last step
     aux:object = None                          # Whatever the loss handed on
     history:list = field(default_factory=list) # One dict a step: total and terms
+    shown:dict = field(default_factory=dict)   # Name -> number: what hooks put on the progress bar, beside the loss
     team:object = None                         # Accelerate's view of the processes; None for one on its own
 
     @property
@@ -138,6 +141,7 @@ def load_checkpoint(path:str|Path, run:Run):
     if state["it"]>run.stage.steps: raise ValueError(f"{path} is at step {state['it']}, the stage has {run.stage.steps}: raise `steps`, or start anew")
     try: run.system.load_state_dict(state["system"])
     except RuntimeError as e: raise ValueError(f"{path} does not fit this system: {e}") from None
+    run.optimizer = _adam(run.system, run.stage) # anew: a system that grew has put other parameters in place of its first ones
     run.optimizer.load_state_dict(state["optimizer"])
     for h,m in zip(run.stage.hooks, state["memory"]): h.restore(m)
     run.it, run.history = state["it"], state["history"]
@@ -192,7 +196,7 @@ def _weighted(stage:Stage, terms:dict, it:int)->Tensor:
 def _begin(system:nn.Module, stage:Stage, checkpoint:str|Path|None)->Run:
     "A run, its processes agreed, at step 0 or where the checkpoint was written."
     if checkpoint is not None and not Path(checkpoint).parent.is_dir(): raise ValueError(f"{checkpoint}: there is no such folder: make it first")
-    run = Run(system, stage, torch.optim.Adam(_groups(system, stage.lrs), eps=1e-15))
+    run = Run(system, stage, _adam(system, stage))
     run.team = _processes(_device(run))
     if checkpoint is not None and Path(checkpoint).exists(): load_checkpoint(checkpoint, run)
     _gather_start(run)
@@ -205,7 +209,7 @@ def fit(
     batches:Callable[[int], object], # Batch number -> batch; the same number gives the same batch, so a run can resume
     checkpoint:str|Path|None=None,   # A file: resumed from if it is there, written every `every` steps and at the end
     every:int=1000,                  # Steps between checkpoints
-    progress:bool=False,             # Show a bar with the loss
+    progress:bool=False,             # Show a bar with the loss and what hooks add to `run.shown`
 )->Run:
     """Train `system` through one stage, with Adam.
 
@@ -233,7 +237,7 @@ def fit(
             run.history.append(dict(run.terms, total=run.total))
             for h in stage.hooks: h.step(run)
             bar.update()
-            if run.it%10==0: bar.set_postfix(loss=f"{run.total:.4f}", refresh=False)
+            if run.it%10==0: bar.set_postfix({k: v if isinstance(v, int) else f"{v:.4g}" for k,v in dict(loss=run.total, **run.shown).items()}, refresh=False)
             if checkpoint is not None and (run.it%every==0 or run.it==stage.steps): save_checkpoint(checkpoint, run)
     for h in stage.hooks: h.end(run)
     return run
@@ -247,12 +251,14 @@ class EMA(Hook):
         if not 0<=decay<1: raise ValueError(f"decay={decay}: must be at least 0 and less than 1")
         self.decay, self.shadow = decay, None
     def start(self, run:Run):
-        now = run.system.state_dict()
+        now, self.of = run.system.state_dict(), dict(run.system.named_parameters())
         self.shadow = {k: v.detach().clone() if run.it==0 else self.shadow[k].to(v.device) for k,v in now.items()}
     @torch.no_grad()
     def step(self, run:Run):
+        before, self.of = self.of, dict(run.system.named_parameters())
         for k,v in run.system.state_dict().items():
-            if self.shadow[k].shape!=v.shape: self.shadow[k] = v.clone() # another hook has resized the system
+            replaced = self.of.get(k) is not before.get(k) or self.shadow[k].shape!=v.shape
+            if replaced: self.shadow[k] = v.clone() # another hook has put a new parameter there
             elif v.is_floating_point(): self.shadow[k].lerp_(v, 1-self.decay)
             else: self.shadow[k].copy_(v)
     def state(self)->dict: return dict(shadow=self.shadow)

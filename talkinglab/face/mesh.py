@@ -12,6 +12,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 from ..core.camera import Camera, world_to_camera
+from ..gs.tiles import load_kernels
 
 # %% ../../nbs/30_face.mesh.ipynb #c006
 @dataclass(frozen=True)
@@ -68,7 +69,7 @@ class Raster:
 
     def interpolate(self, attributes:Float[Tensor, "v c"])->Float[Tensor, "H W c"]: # One row a vertex
         "Blend vertex attributes at every sample; zero where nothing was hit."
-        from talkinglab.face import mesh_kernels as k
+        k = load_kernels("talkinglab.face.mesh_kernels")
         return torch.from_numpy(k.interpolate(attributes.detach().cpu().float().numpy(), self.faces.numpy(), self.face.numpy(), self.bary.numpy()))
 
     def resolve(self, samples:Float[Tensor, "H W c"])->Float[Tensor, "h w c"]: # One mean a pixel
@@ -90,7 +91,7 @@ def rasterize(
     supersample:int=2,             # Samples per pixel and axis
 )->Raster:
     "Nearest face and barycentrics at every sample. Faces that touch the camera's plane are left out. Not differentiable."
-    from talkinglab.face import mesh_kernels as k
+    k = load_kernels("talkinglab.face.mesh_kernels")
     fine = camera.scaled(float(supersample))
     x, y, inv_z = screen(vertices, fine)
     f = faces.cpu().int().contiguous()

@@ -170,3 +170,12 @@ class Splats(nn.Module):
         p = self.params
         colors = p["colors"] if "colors" in p else torch.cat([p["sh0"], p["shN"]], 1)
         return Gaussians(p["means"], p["quats"], p["scales"].exp(), p["opacities"].sigmoid(), colors)
+
+    def _load_from_state_dict(self, state_dict:dict, prefix:str, *rest):
+        "Make room for as many Gaussians as `state_dict` has; where that is another number, the parameters are new ones."
+        given = {k: state_dict[f"{prefix}params.{k}"] for k in self.params if f"{prefix}params.{k}" in state_dict}
+        if len({len(v) for v in given.values()})==1: # else the usual complaint about shapes follows
+            for k,v in given.items():
+                p = self.params[k]
+                if len(v)!=len(p): self.params[k] = nn.Parameter(p.new_empty(len(v), *p.shape[1:]), requires_grad=p.requires_grad)
+        super()._load_from_state_dict(state_dict, prefix, *rest)

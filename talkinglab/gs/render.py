@@ -6,7 +6,8 @@
 __all__ = ['Render', 'pick_backend', 'render']
 
 # %% ../../nbs/14_gs.render.ipynb #c003
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -18,11 +19,11 @@ from . import splat
 # %% ../../nbs/14_gs.render.ipynb #c009
 @dataclass(frozen=True)
 class Render:
-    "A picture and what else one pass gives."
-    rgb:Float[Tensor, "h w c"] # Over the background
-    alpha:Float[Tensor, "h w"] # Coverage, 0 to 1
-    depth:Float[Tensor, "h w"] # Mean depth of what is seen, m; 0 where nothing is
-    info:dict                  # The backend's name, the `Projection` where there is one
+    "A picture, or one from each of b cameras, and what else one pass gives."
+    rgb:Float[Tensor, "*b h w c"]      # Over the background
+    alpha:Float[Tensor, "*b h w"]      # Coverage, 0 to 1
+    depth:Float[Tensor, "*b h w"]|None # Mean depth of what is seen, m; 0 where nothing is; None if it was not asked for
+    info:dict                          # The backend's name, and what strategies that grow and prune read; see `render`
 
 # %% ../../nbs/14_gs.render.ipynb #c013
 def pick_backend(
@@ -46,53 +47,96 @@ def _check(g:Gaussians)->None:
             raise ValueError(f"{name} of {bad} of {len(g)} Gaussians are not finite: a training step blew up, or a file is broken")
     outside = (g.opacities.detach()-0.5).abs()>0.5
     if outside.any(): raise ValueError(f"{int(outside.sum())} of {len(g)} opacities lie outside [0,1]: logits? use Splats, or a sigmoid")
-    zero = (g.quats.detach()==0).all(1)
-    if zero.any(): raise ValueError(f"{int(zero.sum())} of {len(g)} quaternions are zero: no orientation; use (1,0,0,0)")
+    length = g.quats.detach().double().norm(dim=1)
+    odd = (length<=1e-15) | (length>=1e15) # their squares leave float32
+    if odd.any(): raise ValueError(f"{int(odd.sum())} of {len(g)} quaternions are zero, or too short or too long for float32: no orientation; use (1,0,0,0), or normalise them")
 
-def _view_colors(g:Gaussians, camera:Camera)->Float[Tensor, "n c"]:
-    "Plain colours as they are; spherical harmonics as this camera sees them."
-    return g.colors if g.colors.ndim==2 else sh_to_rgb(g.colors, g.means-camera.center)
+def _check_cameras(cameras:Sequence[Camera])->None:
+    "One batch has one size, and every camera a focal length."
+    if not cameras: raise ValueError("no camera: need at least one")
+    size = cameras[0].width, cameras[0].height
+    for i, c in enumerate(cameras):
+        c.__post_init__() # once more: what a record's tensors hold can be changed
+        if (c.width, c.height)!=size: raise ValueError(f"camera {i} is {c.width} x {c.height} px, the first one {size[0]} x {size[1]}: render each size in a call of its own")
 
-def _gsplat(g, camera, eps2d, near, far, mode):
-    "Values (colours and depth), transmittance and gsplat's own record."
+# %% ../../nbs/14_gs.render.ipynb #c021
+def _view_colors(g:Gaussians, cameras:Sequence[Camera])->Float[Tensor, "b n c"]:
+    "Plain colours as they are; spherical harmonics as each camera sees them."
+    if g.colors.ndim==2: return g.colors.expand(len(cameras), *g.colors.shape)
+    return torch.stack([sh_to_rgb(g.colors, g.means-c.center) for c in cameras])
+
+def _values(colors:Float[Tensor, "b n c"], depths:Float[Tensor, "b n"], depth:bool)->Float[Tensor, "b n _"]:
+    "What each Gaussian carries: its colour, and its distance as one channel more."
+    return torch.cat([colors, depths[...,None]], -1) if depth else colors
+
+# %% ../../nbs/14_gs.render.ipynb #c025
+def _torch(g, cameras, depth, **settings):
+    "The reference, camera after camera."
+    b, n, size = len(cameras), len(g), (cameras[0].width, cameras[0].height)
+    seen, colors = [project(g, c, **settings) for c in cameras], _view_colors(g, cameras)
+    means2d, radii = g.means.new_zeros(b, n, 2), torch.zeros(b, n, 2, dtype=torch.int32, device=g.means.device)
+    for i, p in enumerate(seen): means2d[i,p.index], radii[i,p.index] = p.means2d.detach(), p.radii
+    means2d.requires_grad_(g.means.requires_grad) # a row for every Gaussian, to collect its gradient
+    out = []
+    for i, p in enumerate(seen):
+        q = replace(p, means2d=p.means2d+(means2d[i]-means2d[i].detach())[p.index])
+        out.append(splat.composite(q, _values(colors[i:i+1,p.index], p.depths[None], depth)[0], *size))
+    return *(torch.stack(x) for x in zip(*out)), dict(means2d=means2d, radii=radii)
+
+def _cpu(g, cameras, depth, **settings):
+    "The kernels of chapter 13, all cameras at once."
+    from talkinglab.gs.tiles import footprints, paint
+    f = footprints(g, cameras, **settings)
+    if not f.fine: _check(g)
+    values = _values(_view_colors(g, cameras), f.depths, depth)
+    if not values.detach().sum().isfinite(): _check(g)
+    return *paint(f, values, cameras[0].width, cameras[0].height), dict(means2d=f.means2d, radii=f.radii)
+
+# %% ../../nbs/14_gs.render.ipynb #c027
+def _gsplat(g, cameras, depth, mode, eps2d, near, far):
+    "gsplat on CUDA. Its own record is handed on."
     try: from gsplat import rasterization
-    except ImportError: raise ValueError("gsplat is not installed: pip install 'talkinglab[gpu]', or backend='torch'") from None
+    except ImportError: raise ValueError("gsplat cannot be imported: pip install gsplat==1.5.3 packaging, or backend='torch'") from None
     if g.means.dtype!=torch.float32: raise ValueError(f"gsplat draws float32, these are {g.means.dtype}: cast them or use backend='torch'")
-    values, alpha, info = rasterization(g.means, g.quats, g.scales, g.opacities, _view_colors(g, camera), camera.viewmat[None],
-        camera.K[None], camera.width, camera.height, near_plane=near, far_plane=far, eps2d=eps2d, packed=False,
-        render_mode="RGB+D", rasterize_mode=mode)
-    return values[0], 1-alpha[0,...,0], info
+    views, Ks = torch.stack([c.viewmat for c in cameras]), torch.stack([c.K for c in cameras])
+    values, alpha, info = rasterization(g.means, g.quats, g.scales, g.opacities, _view_colors(g, cameras), views, Ks, cameras[0].width,
+        cameras[0].height, near_plane=near, far_plane=far, eps2d=eps2d, packed=False, render_mode="RGB+D" if depth else "RGB", rasterize_mode=mode)
+    return values, 1-alpha[...,0], info
 
-# %% ../../nbs/14_gs.render.ipynb #c020
+# %% ../../nbs/14_gs.render.ipynb #c031
 def render(
     gaussians:Gaussians,
-    camera:Camera,
-    background:Float[Tensor, "c"]|Float[Tensor, "h w c"]|None=None, # What shines through; default black
+    camera:Camera|Sequence[Camera], # One, or several of one size: then every result has their axis b in front
+    background:Float[Tensor, "c"]|Float[Tensor, "h w c"]|Float[Tensor, "b h w c"]|None=None, # What shines through; default black
     backend:str="auto",    # "auto", "torch", "cpu" or "gsplat"
     mode:str="classic",    # or "antialiased"
     eps2d:float=0.3,       # Screen-space dilation, px²
     near:float=0.01,       # m
     far:float=1e10,        # m
+    depth:bool=True,       # Also draw the depth: one channel more
 )->Render:
-    """Draw Gaussians. The three backends give the same picture and the same gradients.
+    """Draw Gaussians. The three backends give the same picture and the same gradients, also for the background and for each `viewmat`.
 
-    Raises `ValueError` for values that are not finite or out of range, for a background of another shape and for a backend that cannot run here.
-    Source: Kerbl et al. 2023; conventions of gsplat 1.5.3."""
-    g = gaussians
-    _check(g)
+    `info` has `backend` and what gsplat's strategies read: `means2d` and `radii` ("b n 2"; the gradient of `means2d` is kept), `width`, `height`, `n_cameras`.
+    Raises `ValueError` for values that are not finite or out of range, for cameras of several sizes or without focal length, for a background of
+    another shape and for a backend that cannot run here. Source: Kerbl et al. 2023; conventions of gsplat 1.5.3."""
+    g, cameras = gaussians, [camera] if isinstance(camera, Camera) else list(camera)
     which = pick_backend(backend, g.means.device)
     if mode not in ("classic","antialiased"): raise ValueError(f"mode={mode!r}: use 'classic' or 'antialiased'")
-    camera = camera.to(g.means)
-    if which=="gsplat": values, T, info = _gsplat(g, camera, eps2d, near, far, mode)
-    else:
-        p = project(g, camera, eps2d, near, far, mode)
-        values = torch.cat([_view_colors(g, camera)[p.index], p.depths[:,None]], 1)
-        if which=="cpu": from talkinglab.gs.tiles import composite
-        else: composite = splat.composite
-        (values, T), info = composite(p, values, camera.width, camera.height), dict(projection=p)
-    rgb, alpha = values[...,:-1], 1-T
-    if background is not None:
-        if tuple(background.shape) not in ((rgb.shape[-1],), tuple(rgb.shape)):
-            raise ValueError(f"background is {tuple(background.shape)}: needs {(rgb.shape[-1],)} or {tuple(rgb.shape)}")
-        rgb = rgb+T[...,None]*background.to(rgb)
-    return Render(rgb, alpha, values[...,-1]/alpha.clamp(min=1e-10), dict(info, backend=which))
+    _check_cameras(cameras)
+    if which!="cpu": _check(g) # the kernels look while they read
+    draw = dict(torch=_torch, cpu=_cpu, gsplat=_gsplat)[which]
+    values, T, info = draw(g, [c.to(g.means) for c in cameras], depth, mode=mode, eps2d=eps2d, near=near, far=far)
+    if info["means2d"].requires_grad: info["means2d"].retain_grad()
+    info.update(backend=which, width=cameras[0].width, height=cameras[0].height, n_cameras=len(cameras), gaussian_ids=None)
+    rgb, alpha = values[...,:-1] if depth else values, 1-T
+    far_off = values[...,-1]/alpha.clamp(min=1e-10) if depth else None
+    if background is not None: rgb = rgb+T[...,None]*_behind(background, rgb)
+    if isinstance(camera, Camera): rgb, alpha, far_off = rgb[0], alpha[0], far_off[0] if depth else None
+    return Render(rgb, alpha, far_off, info)
+
+def _behind(background:Tensor, rgb:Float[Tensor, "b h w c"])->Tensor:
+    "The background, in a shape that fits."
+    fits = [tuple(rgb.shape[i:]) for i in (3, 1, 0)]
+    if tuple(background.shape) not in fits: raise ValueError(f"background is {tuple(background.shape)}: needs {fits[0]} or {fits[1]}"+(f" or {fits[2]}" if len(rgb)>1 else ""))
+    return background.to(rgb)
