@@ -264,8 +264,6 @@ def test_densify_wants_splats_with_rates_of_their_own(views):
     from talkinglab.core.fit import fit
     stage = field_stage(rough(), views, FAST)
     with pytest.raises(ValueError, match="share a learning rate"): fit(Splats(rough()), replace(stage, lrs={"params": 1e-3}), view_batches(views))
-    still = {k: v for k, v in stage.lrs.items() if "means" not in k}
-    with pytest.raises(ValueError, match="the means must learn"): fit(Splats(rough()), replace(stage, lrs=still), view_batches(views))
     with pytest.raises(ValueError, match="hand on its Render"):
         fit(Splats(rough()), replace(stage, loss=lambda s, v, it: (field_loss(s, v, it)[0], None)), view_batches(views))
     with pytest.raises(ValueError, match="ParameterDict"):
@@ -291,6 +289,15 @@ def test_splats_inside_a_larger_system_grow(views):
     stage = replace(stage, lrs={f"paint.{k}": v for k, v in stage.lrs.items()}, hooks=(Densify(FAST.growth, 0.3, at="paint"),))
     fit(head, stage, view_batches(views))
     assert len(head()) > 300
+
+
+def test_several_processes_are_refused(monkeypatch, views):
+    "Each would split its own Gaussians."
+    from talkinglab.core.fit import Run
+    monkeypatch.setattr(Run, "world", 2)
+    splats = Splats(rough())
+    run = Run(splats, field_stage(rough(), views, FAST), torch.optim.Adam(splats.parameters()))
+    with pytest.raises(ValueError, match="2 processes would grow apart"): Densify(Growth(), 0.3).start(run)
 
 
 @pytest.mark.cuda

@@ -226,7 +226,7 @@ class Densify(Hook):
     def step(self, run:Run):
         if run.it>=self.growth.refine_stop_iter: return
         pulled = getattr(run.aux, "info", {}).get("means2d")
-        if pulled is None or pulled.grad is None: raise ValueError("no pull to grow by: the loss must hand on its Render, and the means must learn")
+        if pulled is None or pulled.grad is None: raise ValueError("no pull to grow by: the loss must hand on its Render as aux")
         params = run.system.get_submodule(self.at).params
         groups = {k: [g for g in run.optimizer.param_groups if any(q is p for q in g["params"])] for k,p in params.items() if p.requires_grad}
         shared = [k for k,g in groups.items() if len(g[0]["params"])>1]
@@ -268,7 +268,7 @@ class Recipe:
     growth:Growth|None=Growth() # None: as many as there were
     seed:int=0              # Order of the views, backgrounds, splits
 
-# %% ../../nbs/15_gs.field.ipynb #c058
+# %% ../../nbs/15_gs.field.ipynb #c060
 def field_stage(
     start:Gaussians,
     views:list[View],
@@ -285,7 +285,7 @@ def field_stage(
     return Stage("field", partial(field_loss, degree=lambda it: it//r.degree_every), dict(l1=1-r.dssim, dssim=r.dssim, mse=0.),
                  {f"params.{k}": v for k,v in lrs.items()}, r.steps, (*grow, ShowPSNR(len(views)), *hooks))
 
-# %% ../../nbs/15_gs.field.ipynb #c061
+# %% ../../nbs/15_gs.field.ipynb #c063
 def fit_field(
     views:list[View],
     start:Gaussians,
@@ -301,7 +301,7 @@ def fit_field(
         torch.manual_seed(recipe.seed)
         return fit(Splats(start), stage, view_batches(views, recipe.seed), checkpoint, every, progress)
 
-# %% ../../nbs/15_gs.field.ipynb #c065
+# %% ../../nbs/15_gs.field.ipynb #c067
 @torch.no_grad()
 def evaluate(
     gaussians:Gaussians,
