@@ -8,6 +8,7 @@ __all__ = ['intrinsics', 'Camera', 'world_to_camera', 'project_points', 'look_at
 # %% ../../nbs/01_core.camera.ipynb #c006
 import math
 from dataclasses import dataclass, replace
+import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -36,18 +37,15 @@ class Camera:
 
     def __post_init__(self):
         if self.width<1 or self.height<1: raise ValueError(f"image is {self.width} x {self.height} px: needs at least 1 x 1")
-        K, V = self.K.tolist(), self.viewmat.tolist() # plain numbers: a dozen tensor operations would cost more than a small picture
-        finite, dot = lambda M: all(math.isfinite(x) for row in M for x in row), lambda a,b: sum(x*y for x,y in zip(a, b))
-        if not finite(K) or min(K[0][0], K[1][1])<=0:
-            raise ValueError(f"focal lengths are ({K[0][0]:g}, {K[1][1]:g}) px: must be positive")
-        if max(abs(x) for x in (K[0][1], K[1][0], *K[2][:2]))>1e-6*K[0][0] or abs(K[2][2]-1)>1e-6:
+        K, V = (x.detach().cpu().double().numpy() for x in (self.K, self.viewmat)) # numpy: a dozen small tensors would cost more than a small picture
+        if not np.isfinite(K).all() or min(K[0,0], K[1,1])<=0:
+            raise ValueError(f"focal lengths are ({K[0,0]:g}, {K[1,1]:g}) px: must be positive")
+        if abs(K[[0,1,2,2],[1,0,0,1]]).max()>1e-6*K[0,0] or abs(K[2,2]-1)>1e-6:
             raise ValueError("K has a skew, or its last row is not (0 0 1): rectify the images, or transpose K")
-        x,y,z = R = [row[:3] for row in V[:3]]
-        det = dot(x, (y[1]*z[2]-y[2]*z[1], y[2]*z[0]-y[0]*z[2], y[0]*z[1]-y[1]*z[0]))
-        if not finite(V) or max(abs(dot(R[i], R[j])-(i==j)) for i in range(3) for j in range(3))>1e-3 or det<0:
+        R = V[:3,:3]
+        if not np.isfinite(V).all() or abs(R@R.T-np.eye(3)).max()>1e-3 or np.linalg.det(R)<0:
             raise ValueError("viewmat is no rigid world-to-camera motion: its 3 x 3 block must be a rotation, without scale or mirror")
-        if max(abs(p-q) for p,q in zip(V[3], (0,0,0,1)))>1e-6:
-            raise ValueError(f"the last row of viewmat is {V[3]}, not (0 0 0 1): transpose it")
+        if abs(V[3]-(0,0,0,1)).max()>1e-6: raise ValueError(f"the last row of viewmat is {V[3].tolist()}, not (0 0 0 1): transpose it")
 
     @property
     def center(self)->Float[Tensor, "3"]: # Where the camera stands in the world, m
