@@ -16,7 +16,7 @@ help:
 	@echo "make demo      learn a head from the bundled clip, speak a bundled sentence: out/demo.mp4, out/demo.png"
 	@echo "               (make demo AUDIO=my.wav speaks yours)"
 	@echo "make lab       JupyterLab on chapter 0"
-	@echo "make test      every notebook, test and check (about 8 minutes on 2 cores); make test-all adds the slow ones"
+	@echo "make test      every notebook, test and check (about 11 minutes on 2 cores); make test-all adds the slow ones"
 	@echo "make docs      the website, from the same notebooks, in _docs/"
 	@echo "make bench     how fast every renderer of this machine is: benchmarks/results/render.json, render.png (make bench QUICK=1: a glance)"
 	@echo "make gpu       on a CUDA device: the tests that need one, and the benchmark: benchmarks/results/gpu.json"

@@ -153,6 +153,7 @@ def test_ctrl_c_leaves_everything_usable():
     run("""
         import os, signal, threading
         from test_endurance import same, step
+        signal.signal(signal.SIGINT, signal.default_int_handler) # a shell in the background hands down that it is ignored
         big = dict(n=60000, size=400)
         want, caught = step(), 0
         step(**big)

@@ -82,7 +82,7 @@ def together(
     for _ in range(helpers): _crew(helpers).put((kernel, (jobs, *args)))
     met = name, *(len(a) for a in args if isinstance(a, tuple)) # one compiled version for each number of channels up to four
     if met in _met: return kernel(jobs, *args)
-    with patience("compiling the CPU renderer, once for this machine: some ten seconds"): kernel(jobs, *args)
+    with patience("compiling the CPU renderer, once for this machine: up to half a minute"): kernel(jobs, *args)
     _met.add(met)
 
 # %% ../../nbs/13_gs.tiles.ipynb #c027
