@@ -6,17 +6,12 @@ A seed is a person, drawn by lot. A field starts from grey dots in a box, or fro
 the others, in yaw and in pitch; they are drawn once the field is done, and choose nothing. Defaults of `Recipe`; two degrees of spherical harmonics.
 """
 import argparse
-import json
-import platform
-import subprocess
 import time
 from dataclasses import replace
-from datetime import date
-from pathlib import Path
 
 import torch
+from report import keep, where
 
-ROOT = Path(__file__).resolve().parent.parent
 WALL = torch.tensor([.55, .60, .65])
 DIALS = ("face_width", "jaw_width", "roundness", "chin", "nose_width", "nose_length", "lips", "mouth_width", "eye_size", "eye_space", "eye_tilt", "brow_height", "brow_thick")
 
@@ -46,7 +41,7 @@ def main():
     a = p.parse_args()
     from talkinglab.face.sculpt import sculpt_head
     from talkinglab.gs.field import Recipe, colors_to_sh, evaluate, fit_field, mesh_to_gaussians, points_to_gaussians
-    commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], cwd=ROOT, capture_output=True, text=True).stdout.strip()
+    here = where()
     plain, rows = sculpt_head(), []
     learned = [(yaw, pitch) for pitch in (-4, 20) for yaw in range(0, 360, 30)]
     unseen = [(yaw, (8, 0, 14, 4)[i % 4]) for i, yaw in enumerate(range(15, 360, 45))]
@@ -67,11 +62,9 @@ def main():
             rows.append(dict(seed=seed, start=name, psnr=round(float(fresh["psnr"].mean()), 2), worst_psnr=round(float(fresh["psnr"].min()), 2), ssim=round(float(fresh["ssim"].mean()), 4),
                              psnr_train=round(float(seen["psnr"].mean()), 2), gaussians=len(field), steps=run.it, seconds=round(seconds, 1)))
             print(rows[-1], flush=True)
-    result = dict(commit=commit, date=str(date.today()), device=f"{platform.machine()} CPU, {torch.get_num_threads()} threads", seeds=a.seeds, size=a.size, views=len(learned),
+    result = dict(**here, seeds=a.seeds, size=a.size, views=len(learned),
                   unseen_views=len(unseen), rows=rows)
-    out = ROOT/"benchmarks"/"results"
-    out.mkdir(exist_ok=True)
-    (out/"field.json").write_text(json.dumps(result, indent=1)+"\n")
+    keep("field", result)
 
 
 if __name__ == "__main__": main()

@@ -15,7 +15,6 @@ import subprocess
 import sys
 import tempfile
 import time
-from datetime import date
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
@@ -118,8 +117,9 @@ def main():
         return 2
     build = None if a.rehearse else build_gsplat()
     import render # beside this file
+    from report import where
     draws, cannot = render.backends(torch.get_num_threads())
-    result = dict(commit=render.commit(), date=str(date.today()), device=render.machine(torch.get_num_threads()), versions=versions(), seeds=[render.SEED],
+    result = dict(**where(), versions=versions(), seeds=[render.SEED],
                   gsplat_build=build, tests=[], rows=[], complete=False)
     result["tests"] = run_tests(marked("cuda"), *(["-m", "not slow and not cuda", "-k", a.rehearse] if a.rehearse else ["-m", "cuda"]))
     write(a.out, result)

@@ -5,18 +5,15 @@
 The sound is the bundled clips, one after the other, written as a 16-bit wav; the process is the command line's own.
 """
 import argparse
-import json
-import platform
 import subprocess
 import sys
 import tempfile
 import time
-from datetime import date
 from pathlib import Path
 
 import torch
+from report import keep, where
 
-ROOT = Path(__file__).resolve().parent.parent
 
 
 def long_wav(path, minutes):
@@ -39,9 +36,7 @@ def main():
     p.add_argument("--minutes", type=float, default=30)
     p.add_argument("--size", type=int, default=64)
     a = p.parse_args()
-    commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], cwd=ROOT, capture_output=True, text=True).stdout.strip()
-    out = ROOT/"benchmarks"/"results"
-    out.mkdir(exist_ok=True)
+    here = where()
     with tempfile.TemporaryDirectory() as tmp:
         long_wav(Path(tmp)/"long.wav", a.minutes)
         start, rows = time.time(), []
@@ -59,9 +54,9 @@ def main():
     drawing = [r["rss_mb"] for r in rows[len(rows)//10:]]
     x = torch.linspace(0, a.minutes*.9, len(drawing))
     slope = float(((x-x.mean())*(torch.tensor(drawing)-sum(drawing)/len(drawing))).sum()/((x-x.mean())**2).sum())
-    result = dict(commit=commit, date=str(date.today()), device=f"{platform.machine()}, {torch.get_num_threads()} threads", seeds=[0], minutes=a.minutes, size=a.size,
+    result = dict(**here, seeds=[0], minutes=a.minutes, size=a.size,
                   seconds_of_sound_written=round(seconds, 2), peak_mb=max(r["rss_mb"] for r in rows), growth_mb_per_minute_of_film=round(slope, 2), rows=rows[::max(1, len(rows)//40)])
-    (out/"long_speech.json").write_text(json.dumps(result, indent=1)+"\n")
+    keep("long_speech", result)
     print(said, {k: v for k, v in result.items() if k != "rows"}, sep="\n")
 
 

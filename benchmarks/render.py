@@ -7,15 +7,12 @@ into all five attributes. Slow backends run fewer times: `runs` says how often. 
 in every picture, so the same number of Gaussians covers the same number of pixels in a small picture and in a large one.
 """
 import argparse
-import json
 import math
 import os
 import platform
-import subprocess
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
-from datetime import date
 from functools import cache
 from pathlib import Path
 from unittest.mock import patch
@@ -26,6 +23,7 @@ import torch  # noqa: E402
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
+from report import keep, where  # noqa: E402
 from talkinglab.core.camera import orbit, project_points  # noqa: E402
 from talkinglab.gs.gaussians import Gaussians  # noqa: E402
 from talkinglab.gs.project import project  # noqa: E402
@@ -283,21 +281,6 @@ def limits(counts, channels, rate):
 
 # The report
 
-def machine(threads):
-    "What this ran on, in words."
-    try: cpu = next(line.split(":")[1].strip() for line in open("/proc/cpuinfo") if line.startswith("model name"))
-    except (OSError, StopIteration): cpu = platform.processor()
-    gpu = f"; {torch.cuda.get_device_name()}" if torch.cuda.is_available() else ""
-    return f"{platform.machine()} {cpu}, {threads} threads{gpu}"
-
-
-def commit():
-    "Of the code that ran; + where files differ from it."
-    try: git = [subprocess.run(["git", *a], cwd=ROOT, capture_output=True, text=True, check=True).stdout.strip() for a in (["rev-parse", "--short", "HEAD"], ["status", "--porcelain", "-uno"])]
-    except (OSError, subprocess.CalledProcessError): return "unknown"
-    return git[0]+("+" if git[1] else "")
-
-
 def measure(cases, threads, draws, cannot, seconds=2., most=math.inf, done=lambda row: None):
     """One row a case: counts, limits, times (ms: [min, median]) and how many times as long as `cpu` the others take (the fastest runs, which were disturbed least).
 
@@ -380,13 +363,12 @@ def main():
     if a.backends: draws = {k: draws[k] for k in a.backends.split(",")}
     load, start = os.getloadavg(), time.time()
     rows, rate = measure(QUICK if a.quick else CASES, a.threads, draws, cannot, 0.5 if a.quick else 2, 30, tell)
-    result = dict(commit=commit(), date=str(date.today()), device=machine(a.threads), versions=dict(python=platform.python_version(), torch=torch.__version__, numpy=np.__version__),
+    result = dict(**where(a.threads), versions=dict(python=platform.python_version(), torch=torch.__version__, numpy=np.__version__),
                   seeds=[SEED], load_before=[round(x, 2) for x in load], load_after=[round(x, 2) for x in os.getloadavg()], seconds=round(time.time()-start),
                   omp_wait_policy=os.environ["OMP_WAIT_POLICY"], gflops=rate and round(rate*32/1e9), note="ms: [min, median]; both: forward and backward; limit_ms: compositing alone, [forward, both]; ratio_to_cpu: of the fastest runs", rows=rows)
     print({k: v for k, v in result.items() if k!="rows"})
     if a.quick: return
-    a.out.mkdir(parents=True, exist_ok=True)
-    (a.out/"render.json").write_text(json.dumps(result, indent=1)+"\n")
+    keep("render", result, a.out)
     if rate: plot(result, a.out/"render.png")
 
 

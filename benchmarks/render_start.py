@@ -1,4 +1,4 @@
-"""What the CPU renderer costs before it is fast: compiling on the first call, loading on later ones, memory. One JSON row a measurement.
+"""What the CPU renderer costs before it is fast: compiling on the first call, loading on later ones, memory: benchmarks/results/render_start.json.
 
     python benchmarks/render_start.py [--size 512] [--n 100000]
 
@@ -7,12 +7,12 @@ before it, after a warm-up on a small scene; Linux only."""
 import argparse
 import json
 import os
-import platform
 import subprocess
 import sys
 import tempfile
-from datetime import date
 from pathlib import Path
+
+from report import keep, where
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -79,12 +79,12 @@ def main():
     p.add_argument("--size", type=int, default=512)
     p.add_argument("--n", type=int, default=100_000)
     a = p.parse_args()
-    import torch
-    commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], cwd=ROOT, capture_output=True, text=True).stdout.strip()
-    where = dict(commit=commit, date=str(date.today()), device=f"{platform.machine()}, {torch.get_num_threads()} threads", seed=0)
+    here, rows = where(), []
     for depth in (False, True):
-        print(json.dumps({**start_times(depth), **where}), flush=True)
-        print(json.dumps({**peak_memory(a.n, a.size, depth), **where}), flush=True)
+        for measure in (lambda: start_times(depth), lambda: peak_memory(a.n, a.size, depth)):
+            rows.append(measure())
+            print(rows[-1], flush=True)
+    keep("render_start", dict(**here, seeds=[0], rows=rows))
 
 
 if __name__ == "__main__": main()

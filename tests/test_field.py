@@ -298,14 +298,3 @@ def test_several_processes_are_refused(monkeypatch, views):
     splats = Splats(rough())
     run = Run(splats, field_stage(rough(), views, FAST), torch.optim.Adam(splats.parameters()))
     with pytest.raises(ValueError, match="2 processes would grow apart"): Densify(Growth(), 0.3).start(run)
-
-
-@pytest.mark.cuda
-def test_a_field_on_cuda(views):
-    if not torch.cuda.is_available(): pytest.skip("no CUDA device")
-    on = [replace(v, image=v.image.cuda(), camera=v.camera.to("cuda"), background=v.background.cuda()) for v in views]
-    run = fit_field(on, rough().to("cuda"), FAST)
-    assert run.system().means.is_cuda and len(run.system()) > 300
-    unseen = evaluate(run.system(), on)["psnr"]
-    assert (unseen > evaluate(rough().to("cuda"), on)["psnr"]+3).all()
-

@@ -96,7 +96,7 @@ class Footprints:
     radii:Int[Tensor, "b n 2"]     # Half the box outside which alpha < 1/255, px; 0 where not seen
     fine:bool=True                 # Every attribute was finite, every opacity in [0,1], every quaternion longer than 0
 
-_SPARE = dict(means=0., quats=1., scales=1., opacities=0.) # what fills up to sixteen rows: the kernels take sixteen at a time
+_SPARE = 0., 1., 1., 0. # what fills means, quats, scales, opacities up to sixteen rows: the kernels take sixteen at a time
 
 def _array(x:Tensor, axis:int=0, spare:float=0.)->np.ndarray:
     "The tensor's memory as a contiguous array, with at least sixteen rows."
@@ -116,7 +116,7 @@ class _Project(torch.autograd.Function):
         "Footprints; `wrong` counts what no renderer can draw."
         n, b = len(means), len(views)
         ctx.save_for_backward(means, quats, scales, opacities, views, Ks)
-        ctx.settings, ctx.arrays = settings, [_array(x, 0, s) for x, s in zip((means, quats, scales, opacities), _SPARE.values())]
+        ctx.settings, ctx.arrays = settings, [_array(x, 0, s) for x, s in zip((means, quats, scales, opacities), _SPARE)]
         ctx.arrays += [x.detach().contiguous().numpy() for x in (views, Ks)]
         m, parts = max(n, 16), _parts(n, 1024)
         out = torch.empty(b, m, 2), torch.empty(b, m, 3), torch.empty(b, m), torch.empty(b, m), torch.empty(b, m, 2, dtype=torch.int32)
@@ -171,7 +171,7 @@ class Tiles:
     "Which Gaussian touches which tile, and in which rows: one entry for each pair, each tile's nearest first."
     shift:int                        # A tile is 2^shift pixels wide and 16 high
     offsets:Int[np.ndarray, "_"]     # The entries of tile t (row by row over the image) are offsets[t]:offsets[t+1]
-    who:Int[np.ndarray, "e"]         # Row of the footprints << 20, and where in the tile; see `where`
+    who:Int[np.ndarray, "e"]         # Row of the footprints << 20, and where in the tile; see `owner` and `rows`
     slot:Int[np.ndarray, "e"]        # Place of the entry's gradients: those of row i are first[i]:first[i]+count[i]
     first:Int[np.ndarray, "m"]
     count:Int[np.ndarray, "m"]

@@ -331,7 +331,6 @@ def arrange(jobs, parts, means2d, conics, alphas, depths, cameras, width, height
     A stable radix sort of the depths' bits, 11 at a time: each part counts its own keys, so that all parts can write at once."""
     m = len(alphas)
     n = m//cameras
-    means2d, conics, geo, rect = means2d.reshape(-1), conics.reshape(-1), geo, rect
     blocks, phase = (m+15)//16, I(0)
     while True: # the shapes; keys of what is seen, each part's from its own start on
         part = take_part(jobs, phase)
@@ -507,6 +506,16 @@ def covered(pixels, qa, slope, level):
     return select(e>=FAINT, minimum(exp2(e), fill(MAX_ALPHA)), fill(F(0)))
 
 @njit
+def light_left(light, o, pixels, qa, slope, level):
+    """Sixteen pixels of a row meet a Gaussian: its alpha, the light T before it, its share of that light, what is left after it, and where the
+    pixel goes on. All four kernels call this, so that a pass back sees the very light that the pass forward saw."""
+    al = covered(pixels, qa, slope, level)
+    T = load(light, o)
+    share = al*T
+    after = T-share
+    return al, T, share, after, after>MIN_T
+
+@njit
 def strip(strips, n, live, j, v):
     "Append a strip: entry j of the group, v pixels into each row's chord, first and last row. Nothing where no row is left."
     strips[n] = j | v<<8 | lowest(live)<<16 | highest(live)<<24
@@ -593,11 +602,7 @@ def paint(jobs, parts, tag, rows, total, notes, geo, cameras, width, height, shi
                 c3 = fill(values[i,3]) if C>3 else c0
                 for r in range((s>>16)&15, (s>>24)+1):
                     o = starts[16*j+r]+v
-                    al = covered(pixels, qa, lines[32*j+r], lines[32*j+16+r])
-                    T = load(buf, o)
-                    share = al*T
-                    after = T-share
-                    open_ = after>MIN_T
+                    al, T, share, after, open_ = light_left(buf, o, pixels, qa, lines[32*j+r], lines[32*j+16+r])
                     store(buf, o, select(open_, after, negated(T))) # a pixel that has stopped keeps its T, negated
                     painted(buf, o+plane, open_, share, c0)
                     if C>1: painted(buf, o+2*plane, open_, share, c1)
@@ -686,11 +691,7 @@ def unpaint(jobs, parts, tag, geo, cameras, width, height, shift, first, count, 
                 S0, Su, Sy, Suu, Suy, Syy, w0, w1, w2, w3 = zero, zero, zero, zero, zero, zero, zero, zero, zero, zero
                 for r in range((s>>16)&15, (s>>24)+1):
                     o = starts[16*j+r]+v
-                    al = covered(pixels, qa, lines[32*j+r], lines[32*j+16+r])
-                    T = load(buf, o)
-                    share = al*T
-                    after = T-share
-                    open_ = after>MIN_T
+                    al, T, share, after, open_ = light_left(buf, o, pixels, qa, lines[32*j+r], lines[32*j+16+r])
                     share = select(open_, share, zero)
                     store(buf, o, select(open_, after, zero)) # exactly 0: a T that decays would become denormal, and slow
                     G = load(buf, o+2*plane)
@@ -767,11 +768,7 @@ def paint_many(jobs, parts, rows, total, notes, geo, cameras, width, height, shi
                 pixels, qa, found = ramp+F(v), fill(shape[8*i+2]), I(0)
                 for r in range((s>>16)&15, (s>>24)+1):
                     o = I(starts[16*j+r]+v)
-                    al = covered(pixels, qa, lines[32*j+r], lines[32*j+16+r])
-                    T = load(light, o)
-                    share = al*T
-                    after = T-share
-                    open_ = after>MIN_T
+                    al, T, share, after, open_ = light_left(light, o, pixels, qa, lines[32*j+r], lines[32*j+16+r])
                     store(light, o, select(open_, after, negated(T)))
                     seen = open_ & (share>zero)
                     squeeze(shares, found, seen, share)
@@ -849,11 +846,7 @@ def unpaint_many(jobs, parts, geo, cameras, width, height, shift, first, count, 
                 pixels, qa, found = ramp+F(v), fill(shape[8*i+2]), I(0)
                 for r in range(y0, y1+1):
                     o = I(starts[16*j+r]+v)
-                    al = covered(pixels, qa, lines[32*j+r], lines[32*j+16+r])
-                    T = load(light, o)
-                    share = al*T
-                    after = T-share
-                    open_ = after>MIN_T
+                    al, T, share, after, open_ = light_left(light, o, pixels, qa, lines[32*j+r], lines[32*j+16+r])
                     share = select(open_, share, zero)
                     store(light, o, select(open_, after, zero))
                     store(row_alpha, 16*r, al)
