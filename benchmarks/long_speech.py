@@ -15,7 +15,6 @@ import torch
 from report import keep, where
 
 
-
 def long_wav(path, minutes):
     "Bundled speech until `minutes` are full, 22.05 kHz."
     from talkinglab.core.assets import samples

@@ -109,3 +109,12 @@ def test_impossible_views_are_refused():
     with pytest.raises(ValueError, match="fov=180"): intrinsics(180., 64, 64)
     with pytest.raises(ValueError, match="leaves a 0 x 0"): orbit(0.).scaled(1e-3)
     with pytest.raises(ValueError, match="1 of 2 points have z <= 0"): project_points(orbit(0.), torch.tensor([[0., 0, 0], [0, 0, 2]]))
+
+
+def test_a_change_in_place_is_noticed():
+    c = orbit()
+    c.check()
+    c.K[0, 0] = -1
+    with pytest.raises(ValueError, match="focal"): c.check()
+    with torch.inference_mode(): d = orbit()
+    d.check()

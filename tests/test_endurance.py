@@ -9,11 +9,13 @@ import textwrap
 import weakref
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
+from queue import SimpleQueue
 
 import pytest
 import torch
 from project import ROOT
 from talkinglab.core.camera import orbit
+from talkinglab.gs import tiles
 from talkinglab.gs.gaussians import Gaussians
 from talkinglab.gs.render import render
 from torch.utils.data import DataLoader, Dataset
@@ -203,3 +205,29 @@ def test_no_cycle_keeps_a_picture_alive():
             step(n=40, size=16) # helpers have let go of the last call's arrays by then
             assert not [type(x()).__name__ for x in kept if x() is not None]
     finally: gc.enable()
+
+
+def test_first_call_goes_alone(monkeypatch):
+    # a helper that loads a kernel while Ctrl-C arrives leaves Numba half-way, and the process aborts on its way out
+    asked = []
+    monkeypatch.setattr(tiles, "_met", set())
+    monkeypatch.setattr(tiles, "_crew", lambda helpers: asked.append(helpers) or SimpleQueue())
+    threads = torch.get_num_threads()
+    torch.set_num_threads(3)
+    try:
+        first = step(n=10000)
+        assert not asked
+        assert same(step(n=10000), first) and set(asked) == {2}
+    finally: torch.set_num_threads(threads)
+
+
+def test_helpers_go_before_the_interpreter():
+    code = """if True:
+        import atexit, threading
+        from talkinglab.gs import tiles
+        helpers = lambda: sum(t.name.startswith("talkinglab") for t in threading.enumerate())
+        atexit.register(lambda: print(helpers())) # runs after what is registered later
+        tiles._crew(2)
+        print(helpers())"""
+    said = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True, cwd=ROOT).stdout
+    assert said.split() == ["2", "0"]

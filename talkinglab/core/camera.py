@@ -35,7 +35,16 @@ class Camera:
     width:int                    # px
     height:int                   # px
 
-    def __post_init__(self):
+    def __post_init__(self): self.check()
+
+    def check(self):
+        "Look at the numbers, unless they are those of the last look. Raises `ValueError`."
+        seen = None if self.K.is_inference() or self.viewmat.is_inference() else (self.K._version, self.viewmat._version) # torch counts changes in place
+        if seen is not None and self.__dict__.get("_seen")==seen: return
+        self._look()
+        object.__setattr__(self, "_seen", seen)
+
+    def _look(self):
         if self.width<1 or self.height<1: raise ValueError(f"image is {self.width} x {self.height} px: needs at least 1 x 1")
         K, V = (x.detach().cpu().double().numpy() for x in (self.K, self.viewmat)) # numpy: a dozen small tensors would cost more than a small picture
         if not np.isfinite(K).all() or min(K[0,0], K[1,1])<=0:

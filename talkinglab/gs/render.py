@@ -6,6 +6,7 @@
 __all__ = ['Render', 'pick_backend', 'render']
 
 # %% ../../nbs/14_gs.render.ipynb #c003
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 import torch
@@ -56,7 +57,7 @@ def _check_cameras(cameras:Sequence[Camera])->None:
     if not cameras: raise ValueError("no camera: need at least one")
     size = cameras[0].width, cameras[0].height
     for i, c in enumerate(cameras):
-        c.__post_init__() # once more: what a record's tensors hold can be changed
+        c.check() # once more: what a record's tensors hold can be changed
         if (c.width, c.height)!=size: raise ValueError(f"camera {i} is {c.width} x {c.height} px, the first one {size[0]} x {size[1]}: render each size in a call of its own")
 
 # %% ../../nbs/14_gs.render.ipynb #c021
@@ -89,7 +90,7 @@ def _cpu(g, cameras, depth, **settings):
     f = footprints(g, cameras, **settings)
     if not f.fine: _check(g)
     values = _values(_view_colors(g, cameras), f.depths, depth)
-    if not values.detach().sum().isfinite(): _check(g)
+    if not math.isfinite(values.detach().sum()): _check(g)
     return *paint(f, values, cameras[0].width, cameras[0].height), dict(means2d=f.means2d, radii=f.radii)
 
 # %% ../../nbs/14_gs.render.ipynb #c027

@@ -6,6 +6,7 @@
 __all__ = ['load_kernels', 'patience', 'together', 'Footprints', 'footprints', 'Tiles', 'bin_tiles', 'paint', 'composite']
 
 # %% ../../nbs/13_gs.tiles.ipynb #c003
+import atexit
 import importlib
 import logging
 import os
@@ -53,20 +54,27 @@ def patience(
 _crews, _met = {}, set()
 
 def _serve(inbox:SimpleQueue):
-    "A helper's day: run what comes in."
-    while True:
-        kernel, args = inbox.get()
+    "A helper's day: run what comes in, until it is None."
+    while (work := inbox.get()) is not None:
+        kernel, args = work
         try: kernel(*args)
         except Exception: logging.getLogger("talkinglab").exception("a helper thread stumbled; its work is done by the others")
-        kernel = args = None # do not keep the arrays
+        work = kernel = args = None # do not keep the arrays
 
 def _crew(helpers:int)->SimpleQueue:
     "Where helpers wait for work. A forked child has none of its parent's threads: it gets a crew of its own."
     key = os.getpid(), helpers
     if key not in _crews:
         _crews[key] = SimpleQueue()
-        for i in range(helpers): threading.Thread(target=_serve, args=[_crews[key]], name=f"talkinglab-{i}", daemon=True).start()
+        crew = [threading.Thread(target=_serve, args=[_crews[key]], name=f"talkinglab-{i}", daemon=True) for i in range(helpers)]
+        for t in crew: t.start()
+        atexit.register(_dismiss, _crews[key], crew)
     return _crews[key]
+
+def _dismiss(inbox:SimpleQueue, crew:list[threading.Thread]):
+    "Let helpers finish before the interpreter goes: one that comes back from a kernel too late would abort the process."
+    for _ in crew: inbox.put(None)
+    for t in crew: t.join(5)
 
 def together(
     name:str,         # A kernel of `tiles_kernels`: its first argument counts the parts of each phase that are taken and done
@@ -78,11 +86,12 @@ def together(
 
     All do parts of the same phases until none is left, so it returns with everything done, whoever came."""
     kernel, jobs = getattr(load_kernels("talkinglab.gs.tiles_kernels"), name), np.zeros(16*phases, np.int64)
-    helpers = 0 if alone else torch.get_num_threads()-1
-    for _ in range(helpers): _crew(helpers).put((kernel, (jobs, *args)))
     met = name, *(len(a) for a in args if isinstance(a, tuple)) # one compiled version for each number of channels up to four
-    if met in _met: return kernel(jobs, *args)
-    with patience("compiling the CPU renderer, once for this machine: up to half a minute"): kernel(jobs, *args)
+    if met in _met:
+        helpers = 0 if alone else torch.get_num_threads()-1
+        for _ in range(helpers): _crew(helpers).put((kernel, (jobs, *args)))
+        return kernel(jobs, *args)
+    with patience("compiling the CPU renderer, once for this machine: up to half a minute"): kernel(jobs, *args) # compiled or loaded here: nobody helps
     _met.add(met)
 
 # %% ../../nbs/13_gs.tiles.ipynb #c027
@@ -103,6 +112,16 @@ def _array(x:Tensor, axis:int=0, spare:float=0.)->np.ndarray:
     x = x.detach()
     if x.shape[axis]<16: x = torch.cat([x, x.new_full((*x.shape[:axis], 16-x.shape[axis], *x.shape[axis+1:]), spare)], axis)
     return x.contiguous().numpy()
+
+class _Nobody:
+    "Stands in for autograd's record where nobody will go back."
+    def save_for_backward(self, *tensors): pass
+    def mark_non_differentiable(self, *tensors): pass
+
+def _apply(function:type, *args):
+    "`function.apply`, or its forward pass alone: for small pictures autograd's record costs as much as the drawing."
+    if torch.is_grad_enabled() and any(isinstance(a, Tensor) and a.requires_grad for a in args): return function.apply(*args)
+    return function.forward(_Nobody(), *args)
 
 def _parts(n:int, size:int)->int:
     "In how many parts to cut n rows. The number of threads does not matter, so it cannot change a bit of the result."
@@ -163,7 +182,7 @@ def footprints(
     _take_only_float32(means=g.means, quats=g.quats, scales=g.scales, opacities=g.opacities, viewmat=views, K=Ks)
     settings = cameras[0].width, cameras[0].height, f(eps2d), f(near), f(far), mode=="antialiased"
     wrong = np.zeros(_parts(len(g), 1024)*len(cameras), np.int64)
-    return Footprints(*_Project.apply(g.means, g.quats, g.scales, g.opacities, views, Ks, wrong, *settings), not wrong.any())
+    return Footprints(*_apply(_Project, g.means, g.quats, g.scales, g.opacities, views, Ks, wrong, *settings), not wrong.any())
 
 # %% ../../nbs/13_gs.tiles.ipynb #c040
 @dataclass(frozen=True)
@@ -284,7 +303,7 @@ def paint(
     _take_only_float32(means2d=f.means2d, shapes=f.shapes, depths=f.depths, opacities=f.opacities, values=values)
     if values.shape[:2]!=f.depths.shape or values.shape[2]<1:
         raise ValueError(f"values are {tuple(values.shape)}: need {f.depths.shape[-1]} rows, one a Gaussian, and at least one channel")
-    return _Paint.apply(f.means2d, f.shapes, f.depths, f.opacities, values, width, height)
+    return _apply(_Paint, f.means2d, f.shapes, f.depths, f.opacities, values, width, height)
 
 # %% ../../nbs/13_gs.tiles.ipynb #c070
 def composite(
