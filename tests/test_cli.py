@@ -129,7 +129,8 @@ def test_ctrl_c_leaves_nothing(tmp_path):
         time.sleep(1)
         p.send_signal(stop)
         _, err = p.communicate(timeout=60)
-        assert p.returncode == 130 and "Traceback" not in err and "stopped" in err, err
+        # a shell says 130 to both: Python ends by the signal itself if Ctrl-C fell into code run by exec(), as of dataclasses and Numba
+        assert p.returncode in (130, -signal.SIGINT) and "Traceback" not in err and "stopped" in err, err
         assert [f.name for f in tmp_path.iterdir()] == ["long.wav"]
         with pytest.raises(ProcessLookupError): os.killpg(p.pid, 0)
 
