@@ -28,10 +28,10 @@ def person(seed):
 
 def photograph(rig, places, size):
     from talkinglab.core.camera import orbit
-    from talkinglab.face.sculpt import draw
+    from talkinglab.face.mesh import draw
     from talkinglab.gs.field import posed
     cameras = [orbit(yaw, pitch, 1.2, target=(0, -.035, 0), fov=16, width=size, height=size) for yaw, pitch in places]
-    return posed([draw(rig, rig.vertices, c, WALL)[0] for c in cameras], cameras, WALL)
+    return posed([draw(rig.surface, rig.vertices, c, WALL)[0] for c in cameras], cameras, WALL)
 
 
 def main():

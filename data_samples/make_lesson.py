@@ -19,7 +19,8 @@ from talkinglab.core.clip import Clip, Frames, Motion
 from talkinglab.core.clock import frame_count, frame_times
 from talkinglab.core.media import read_audio, to_uint8
 from talkinglab.face.rig import pose
-from talkinglab.face.sculpt import backdrop, draw, sculpt_head
+from talkinglab.face.mesh import backdrop, draw
+from talkinglab.face.sculpt import sculpt_head
 from talkinglab.systems.hello import NAMES, VIEW
 
 HERE = Path(__file__).resolve().parent
@@ -75,7 +76,7 @@ def main():
     for i in tqdm(range(n), desc="filming", file=sys.stderr):
         expr = torch.zeros(len(rig.names))
         expr[place] = motion.expr[i]
-        image, _ = draw(rig, pose(rig, expr), cameras[i], wall)
+        image, _ = draw(rig.surface, pose(rig, expr), cameras[i], wall)
         images.append(torch.from_numpy(to_uint8(image)))
     clip = Clip(Frames.stored(torch.stack(images)), FPS, audio, cameras, motion, None, phones, wall,
                 dict(actor="procedural head", script="data_samples/make_lesson.py", person="none: synthetic"))

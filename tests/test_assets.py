@@ -83,7 +83,16 @@ def test_a_name_belongs_to_one_file(shop):
 def test_an_asset_must_say_what_it_is(shop, wrong):
     with pytest.raises(ValueError): asset(shop, **wrong)
 
-def test_the_library_asks_for_nothing_yet(): assert known()==[]
+def test_what_the_library_offers_names_its_owner_and_its_bytes():
+    assert {"generic_neutral_mesh.obj", "jawOpen.obj", "vertex_indices.json"} <= {a.name for a in known()}
+    for a in known(): assert a.url.startswith("https://") and len(a.licence)>2
+
+def test_the_offered_files_are_those_of_the_public_head(shared):
+    folder = shared/"ict_facekit"/"raw"
+    for a in known():
+        if (folder/a.name).exists():
+            data = (folder/a.name).read_bytes()
+            assert (len(data), hashlib.sha256(data).hexdigest())==(a.size, a.sha256)
 
 def test_samples_are_found_and_a_wrong_name_lists_the_right_ones():
     assert samples().is_dir()

@@ -9,7 +9,9 @@ __all__ = ['Motion', 'Frames', 'new_folder', 'contact_sheet', 'Clip', 'load_clip
 import json
 import shutil
 import uuid
+from collections import deque
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -59,7 +61,8 @@ class Frames:
     def __init__(self,
         count:int,                                     # How many
         draw:Callable[[int], Float[Tensor, "h w 3"]],  # Frame number to picture, display sRGB in [0,1]
-    ): self.count, self.draw = count, draw
+        workers:int=1,                                 # Threads that draw ahead while the film is played; `draw` must bear it
+    ): self.count, self.draw, self.workers = count, draw, workers
 
     @classmethod
     def stored(cls, x:UInt8[Tensor, "t h w 3"])->"Frames":
@@ -72,7 +75,18 @@ class Frames:
         if not -self.count<=i<self.count: raise IndexError(f"frame {i} of {self.count}")
         return self.draw(i%self.count)
 
-    def __iter__(self)->Iterator[Float[Tensor, "h w 3"]]: return (self.draw(i) for i in range(self.count))
+    def __iter__(self)->Iterator[Float[Tensor, "h w 3"]]:
+        if self.workers<2:
+            yield from map(self.draw, range(self.count))
+            return
+        with ThreadPoolExecutor(self.workers, "frames") as pool:
+            ahead = deque()
+            try:
+                for i in range(self.count+2*self.workers): # As many wait as are looked at: the memory of a few frames
+                    if i<self.count: ahead.append(pool.submit(self.draw, i))
+                    if i>=2*self.workers: yield ahead.popleft().result()
+            finally:
+                for job in ahead: job.cancel()
 
 # %% ../../nbs/06_core.clip.ipynb #c014
 @contextmanager

@@ -15,7 +15,7 @@ def grid_faces(rows, columns, closed=False, flip=False):
     return np.concatenate([q[:, [0, 1, 2]], q[:, [0, 2, 3]]])
 
 
-def eyeball(rows=22, columns=36):
+def eyeball(rows=13, columns=28):
     "Unit directions from the pupil to behind the ears of the eye, and faces."
     polar = np.linspace(1e-3, 1, rows)[:, None]**1.1*np.radians(115)
     around = np.linspace(0, 2*np.pi, columns, endpoint=False)[None]
@@ -23,13 +23,14 @@ def eyeball(rows=22, columns=36):
     return v.reshape(-1, 3), grid_faces(rows, columns, closed=True, flip=True)
 
 
-def ear(who, form, side, rows=20, columns=40):
+def ear(who, form, side, rows=15, columns=26):
     "A dish with a rolled rim (helix), an inner ridge, a bowl, a tragus and a lobe; hinged at its front edge."
     a = np.linspace(-np.pi, np.pi, columns, endpoint=False)[None]
-    r = np.concatenate([np.linspace(.03, 1, rows-5), [1.03, 1.0, .88, .66, .4]])[:, None]
+    r = np.concatenate([np.linspace(0, 1, rows-5), [1.03, 1.0, .88, .66, .4]])[:, None]
     ca, sa = np.cos(a), np.sin(a)
-    up = 2.95*sa*r
-    back = (1.65*ca*(1+.26*sa)+.10*sa)*r
+    size = 1+.16*who.ears
+    up = 2.95*size*sa*r
+    back = size*(1.65*ca*(1+.26*sa)+.10*sa)*r
     g = lambda x, s: np.exp(-(x/s)**2)
     lobe, front = ease(-.5, -.95, sa), ease(-.2, -.85, ca)
     out = .46*g(r-.92, .12)*(1-.7*lobe)*(1-.6*front*(sa < .3))-.26*g(r-.72, .11)*(1-lobe)*ease(-.6, .2, ca)
@@ -38,7 +39,7 @@ def ear(who, form, side, rows=20, columns=40):
     behind = (np.arange(rows) > rows-5)[:, None]
     out = np.where(behind, -.12-.42*(1-(r-.4)**2), out)
     anchor = form.pull(torch.tensor([[6.9, -1.2, -1.0]]), steps=8).numpy()[0]
-    turn, lean = np.radians(21), np.radians(8)
+    turn, lean = np.radians(4 if who.hair in ("bob", "long") else 21), np.radians(8) # under long hair they lie close
     back = (back+1.45)+up*np.sin(lean)
     x = anchor[0]-.28+back*np.sin(turn)+out*np.cos(turn)
     z = -.35-back*np.cos(turn)+out*np.sin(turn)
@@ -47,7 +48,7 @@ def ear(who, form, side, rows=20, columns=40):
     return v.reshape(-1, 3), grid_faces(rows, columns, closed=True, flip=side > 0), np.clip(bowl, 0, 1).reshape(-1)
 
 
-def teeth(upper, rows=9, columns=73):
+def teeth(upper, rows=7, columns=49):
     "A curved band with a scalloped edge; returns points around the mouth's centre, faces, and albedo (linear)."
     t, u = np.linspace(-1.2, 1.2, columns)[None], np.linspace(0, 1, rows)[:, None]      # u: 0 at the gum, 1 at the edge
     width, tall = (.78, 1.12) if upper else (.58, .95)
@@ -61,7 +62,7 @@ def teeth(upper, rows=9, columns=73):
     return v, grid_faces(rows, columns, flip=upper), rgb.reshape(-1, 3)
 
 
-def tongue(rows=16, columns=22):
+def tongue(rows=12, columns=16):
     "A flattened tube with a groove, tip forward; points around the mouth's centre, faces, and 0 (root) .. 1 (tip)."
     u, a = np.linspace(0, 1, rows)[:, None], np.linspace(0, 2*np.pi, columns, endpoint=False)[None]
     half = 1.75*np.sqrt(np.clip(1-((u-.42)/.58)**2, 0, 1)*.75+.25*(1-u**6))*(1-u**10)
@@ -72,7 +73,7 @@ def tongue(rows=16, columns=22):
     return v, grid_faces(rows, columns, closed=True), np.repeat(u, columns, 1).ravel()
 
 
-def lashes(who, ring3, ring2, center, side, points=29):
+def lashes(who, ring3, ring2, center, side, points=21):
     "A thin dark fan along the upper lid. Returns the weights on the 9 upper cage points of rings 2 and 3, offsets and faces."
     w = CubicSpline(np.arange(9), np.eye(9))(np.linspace(0, 8, points))
     t = np.linspace(0, 1, points)[:, None]                               # 0 at the outer corner
@@ -81,11 +82,11 @@ def lashes(who, ring3, ring2, center, side, points=29):
     out /= np.linalg.norm(out, axis=1, keepdims=True)
     length = (.12+.34*who.lashes*(1-.7*t))*np.sin(np.pi*np.clip(.96*t+.02, 0, 1))**.8
     aim = out*.75+np.array([side*.75, .30, 0])*(1-t)**1.3+[0, .30, 0]
-    rows = [(.25*edge+.75*above)-edge+.05*out, .07*out+.4*length*aim, .03*out+length*aim]
+    rows = [(.25*edge+.75*above)-edge+.07*out, .12*out+.4*length*aim, .06*out+length*aim]
     return w, np.stack(rows), grid_faces(3, points, flip=side < 0)
 
 
-def shirt(who, rows=28, columns=64):
+def shirt(who, rows=18, columns=44):
     "Collar, shoulders and chest; faces and the share of collar in each point."
     a, s = np.linspace(0, 2*np.pi, columns, endpoint=False)[None], np.linspace(0, 1, rows)[:, None]
     knots = [0, .06, .12, .20, .35, .55, .75, 1]

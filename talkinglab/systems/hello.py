@@ -22,7 +22,8 @@ from ..core.media import Audio, AudioFile, open_audio
 from ..audio.features import features, relative_loudness
 from ..face.bind import Binding, bind, edge_frames
 from ..face.rig import Rig, pose
-from ..face.sculpt import backdrop, sculpt_head
+from ..face.mesh import backdrop
+from ..face.sculpt import sculpt_head
 from ..gs.gaussians import Gaussians, Splats
 from ..gs.render import render
 
@@ -146,9 +147,9 @@ def compact(
     used, renamed = corners.unique(return_inverse=True)
     keep = [rig.names.index(k) for k in names]
     half = lambda x: x.half().float()
-    fields = {k: half(getattr(rig, k)[used]) for k in ("closed","follow","pivots","head","colors")}
-    return replace(rig, **fields, vertices=rig.vertices[used], faces=renamed, names=tuple(names), basis=half(rig.basis[keep][:,used]), swing=half(rig.swing[keep][:,used]),
-                   parts=rig.parts[used], extras={}), renamed
+    few = replace(rig, extras={}, identity=None, identity_names=(), uv=None, landmarks=None, forehead=-1, regions={}, material=None).only(used)
+    fields = {k: half(getattr(few, k)) for k in ("closed","follow","pivots","head","colors")}
+    return replace(few, **fields, faces=renamed, names=tuple(names), basis=half(few.basis[keep]), swing=half(few.swing[keep])), renamed
 
 # %% ../../nbs/60_systems.hello.ipynb #c033
 def _anchored(rig:Rig, corners, bary, resting:Gaussians)->Binding:
