@@ -75,8 +75,19 @@ def test_what_cannot_be_performed_is_said():
     with pytest.raises(MediaError, match="nowhere.json"): perform(samples("hello.flac"), "nowhere.json")
     with pytest.raises(MediaError, match="nowhere.wav"): perform("nowhere.wav")
     with pytest.raises(ValueError, match="at least one"): cast(0)
+    with pytest.raises(ValueError, match="32, 32"): shoot(perform(Audio(torch.zeros(1600), 16000)), size=24, background=torch.zeros(32, 32, 3))
     with pytest.raises(ValueError, match="no camera"): shoot(perform(Audio(torch.zeros(1600), 16000)), [])
     with pytest.raises(ValueError, match="Person"): embody(Person(), embody())
+
+def test_wrong_types_are_said_without_a_type_checker():
+    code = """if True:
+        from talkinglab.core.assets import samples
+        from talkinglab.face.actor import corpus, perform
+        for call in (lambda: perform(samples("hello.flac"), style=None), lambda: perform(samples("hello.flac"), seed=1.5), lambda: corpus("never", [1], ["a.wav"])):
+            try: call()
+            except ValueError as e: print(e)"""
+    said = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True).stdout.splitlines()
+    assert len(said) == 3 and "style=None" in said[0] and "1.5" in said[1] and "no Sentence" in said[2]
 
 def test_several_cameras_see_what_each_sees_alone(take):
     cameras = [orbit(yaw, radius=1.2, fov=16, width=w, height=h) for yaw, w, h in ((0, 48, 64), (70, 33, 21))]
@@ -118,7 +129,7 @@ def test_a_corpus_killed_and_called_again_has_the_same_bytes(tmp_path, lines):
     killed = run("killed", 2)
     limit = time.time()+120
     while not list((tmp_path/"killed").glob("p*_v0")) and killed.poll() is None and time.time() < limit: time.sleep(.02)
-    os.killpg(killed.pid, signal.SIGKILL)
+    os.kill(killed.pid, signal.SIGKILL)                                            # the parent alone: its workers must notice
     killed.wait()
     assert (tmp_path/"killed"/"manifest.json").is_file()
     (tmp_path/"killed"/".0123456789ab.part").mkdir(exist_ok=True)                 # what a kill leaves
@@ -128,6 +139,28 @@ def test_a_corpus_killed_and_called_again_has_the_same_bytes(tmp_path, lines):
     assert len(whole) == 8 and everything(tmp_path/"killed") == everything(tmp_path/"whole")
     clip = whole.where(person=1, style="lively", sentence="two")[0]
     assert clip.masks.shape == (len(clip), 40, 40) and clip.meta["person"]["hair"] and clip.phones
+
+def test_any_name_of_a_sentence_and_no_two_of_one_folder(tmp_path, lines):
+    a = replace(lines[0], name="198.hq")
+    films = corpus(tmp_path/"dots", cast(1), [a, replace(lines[1], name="198.hq_x")], {"x": Style(), "hq_x": Style(jaw=.5)}, size=24, workers=1)
+    assert len({r["folder"] for r in films.rows}) == 4 == len(films) and films.where(sentence="198.hq", style="hq_x")[0].meta["style"]["jaw"] == .5
+    with pytest.raises(ValueError, match="two sentences"): corpus(tmp_path/"twice", cast(1), [a, a])
+    with pytest.raises(ValueError, match="x/y"): corpus(tmp_path/"nested", cast(1), [a], {"x/y": Style()})
+    with pytest.raises(ValueError, match="no camera"): corpus(tmp_path/"blind", cast(1), [a], cameras=[])
+    assert not [p for p in ("twice", "nested", "blind") if (tmp_path/p).exists()]
+
+def test_one_run_at_a_time(tmp_path, lines):
+    films = corpus(tmp_path/"films", cast(1), lines[:1], size=24, workers=1)
+    fcntl = pytest.importorskip("fcntl")
+    with open(tmp_path/"films"/".lock", "w") as other:
+        fcntl.flock(other, fcntl.LOCK_EX)
+        with pytest.raises(ValueError, match="another process"): corpus(tmp_path/"films", cast(1), lines[:1], size=24, workers=1)
+    assert len(corpus(tmp_path/"films", cast(1), lines[:1], size=24, workers=1)) == len(films) == 1
+
+def test_a_thousand_sentences_and_people_share_no_seed():
+    from talkinglab.face.actor import _jobs
+    seeds = [j[4] for j in _jobs(range(40), [Sentence(str(i), "", None) for i in range(1200)], ["neutral"], 0)]
+    assert len(set(seeds)) == len(seeds)
 
 def test_another_corpus_is_refused(tmp_path, lines):
     (tmp_path/"full").mkdir()
@@ -142,6 +175,7 @@ def test_another_corpus_is_refused(tmp_path, lines):
     with pytest.raises(MediaError, match="gone.wav"): corpus(tmp_path/"gone", cast(1), [Sentence("gone", str(tmp_path/"gone.wav"), None)])
     shutil.rmtree(tmp_path/"films"/films.rows[0]["folder"])
     assert len(read_corpus(tmp_path/"films")) == 0
+    with pytest.raises(ValueError, match="no take"): read_corpus(tmp_path/"films").where(style="neutral")
 
 def test_own_styles_and_cameras_in_a_corpus(tmp_path, lines):
     cameras = [replace(CAMERA, width=40, height=30), CAMERA]

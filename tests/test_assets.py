@@ -87,6 +87,10 @@ def test_what_the_library_offers_names_its_owner_and_its_bytes():
     assert {"generic_neutral_mesh.obj", "jawOpen.obj", "vertex_indices.json"} <= {a.name for a in known()}
     for a in known(): assert a.url.startswith("https://") and len(a.licence)>2
 
+def test_the_offered_head_says_that_it_has_a_jaw_only():
+    for a in known():
+        if "ICT-FaceKit" in a.url: assert "jaw only" in a.adds, a.name
+
 def test_the_offered_files_are_those_of_the_public_head(shared):
     folder = shared/"ict_facekit"/"raw"
     for a in known():

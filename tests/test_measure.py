@@ -219,6 +219,53 @@ def test_a_refused_clip_leaves_the_meter_as_it_was():
     assert meter.scores() == before
 
 
+@pytest.mark.parametrize("slope", [1., -1., .1, 1e-3])
+def test_straight_lines_have_no_lag(slope):
+    "Every shift of a line agrees as well as any other."
+    ramp = torch.arange(64.)
+    with pytest.raises(ValueError, match="all 21 shifts agree alike .*: straight lines have no lag; give curves that open and close"): gap_lag(slope*ramp, slope*ramp+1, 25)
+    rest = clip()[2]
+    opens = rest.repeat(64, 1, 1)
+    opens[:, 3] = opens[:, 8]+.001*ramp[:, None]*torch.tensor([0., 1., 0.])
+    s = MotionMeter(MASKS, 25).add(opens, opens, rest).scores()
+    assert s.gap_lag_ms is None and abs(s.gap_correlation-1) < 1e-6
+
+
+def test_rates_and_reaches_are_positive(unchecked):
+    x = torch.randn(64, generator=seeded(0))
+    for f in (lambda fps, reach: gap_lag(x, x, fps, reach), lambda fps, reach: MotionMeter(MASKS, fps, reach)):
+        for fps in (0, 0., -25., math.nan, math.inf):
+            with pytest.raises(ValueError, match=f"fps={fps:g}: give the frame rate in Hz, above 0"): f(fps, .4)
+        for reach in (0., -.4, math.nan, math.inf):
+            with pytest.raises(ValueError, match=f"reach={reach:g}: give the largest shift in seconds, above 0"): f(25, reach)
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
+def test_a_curve_with_holes_is_not_called_still(bad):
+    x = torch.randn(64, generator=seeded(0))
+    y = x.clone()
+    y[5] = y[9] = bad
+    for f in (mod, gap_correlation, gap_concordance, lambda a, b: gap_lag(a, b, 25)):
+        with pytest.raises(ValueError, match=f"the prediction has 2 of 64 values that are not finite, the first {bad:g} at frame 5: leave those frames out of both"): f(y, x)
+        with pytest.raises(ValueError, match="the truth has 2 of 64 values"): f(x, y)
+
+
+@pytest.mark.parametrize("vertex", [3, 5, 30])
+def test_one_broken_value_does_not_spoil_a_test_set(vertex):
+    pred, truth, rest = clip()
+    meter = MotionMeter(MASKS, 25).add(pred, truth, rest)
+    before = meter.scores()
+    for k, who in enumerate(("prediction", "truth", "rest")):
+        broken = [x.clone() for x in (pred, truth, rest)]
+        broken[k][..., vertex, 1] = math.nan
+        many = 1 if who == "rest" else 60
+        if who == "rest" and vertex < 20: continue           # the rest counts under the upper mask only
+        said = f"the {who} has 60 of 60 values that are not finite.*leave" if vertex in MASKS.inner else f"mve.* would not be finite: {many} values of the {who} are not; leave"
+        if who == "rest": said = "^fdd, fdd_abs would not be finite: 1 values of the rest are not; leave"
+        with pytest.raises(ValueError, match=said): meter.add(*broken)
+    assert meter.scores() == before
+
+
 def test_masks_come_from_a_rig():
     from talkinglab.face.sculpt import sculpt_head
     rig = sculpt_head()
@@ -315,6 +362,18 @@ def test_mutual_information_of_a_full_design_is_exact():
     assert_close(bits, torch.tensor([[2., 0], [0, math.log2(3)]]).to(bits), atol=1e-6, rtol=0)
 
 
+@pytest.mark.parametrize("people", [2, 20, 21, 40, 300])
+def test_classes_are_never_binned(people):
+    "Bins are for amounts: who of 40 people it was is 5.32 bits, with 20 bins too."
+    who = torch.arange(20*people) % people
+    codes = torch.stack([who, torch.zeros_like(who)], 1)
+    assert_close(mutual_information(codes, {"who": who})[:, 0], torch.tensor([math.log2(people), 0.]), rtol=1e-5, atol=1e-5)
+    gap = mig(codes, {"who": who})
+    assert abs(gap.score-1) < 1e-6 and gap.best == {"who": 0}
+    assert_close(mutual_information(codes.double(), {"who": who})[0, 0].item(), math.log2(min(people, 20)), rtol=2e-2, atol=0) # a code of floats is an amount
+    assert abs(mig(codes.double(), {"who": who}).score-math.log2(min(people, 20))/math.log2(people)) < 2e-2
+
+
 def test_mutual_information_of_gaussians_has_its_closed_form():
     g = seeded(0)
     x, e = torch.randn(2, 40000, generator=g)
@@ -367,6 +426,37 @@ def test_scores_refuse_with_numbers_and_remedies(unchecked):
         with pytest.raises(ValueError, match="2 code values are not finite"): f(torch.cat([pure, torch.tensor([[math.nan, math.inf, 0.]])]), {k: torch.cat([v, v[:1]]) for k, v in causes.items()})
         with pytest.raises(ValueError, match="no factors"): f(pure, {})
     with pytest.raises(ValueError, match="only the factor 'jaw'"): dci(pure, {"jaw": causes["jaw"]})
+
+
+def test_too_few_samples_are_refused_with_counts(unchecked):
+    causes, pure, _ = world(60)
+    for f, least in ((mig, 2), (sap, 4), (dci, 8), (lambda z, v: dci(z, v, lasso), 8), (disentangle, 2)):
+        for n in range(least):
+            with pytest.raises(ValueError, match=f"{n} samples are too few: give at least {least}"): f(pure[:n], {"jaw": causes["jaw"][:n], "mood": torch.arange(n) % 2})
+    for n in (8, 9, 20): # the least is enough
+        for expert in (forest, lasso): assert all(0 <= x <= 1 for x in disentangle(pure[:n], {"jaw": causes["jaw"][:n], "mood": torch.arange(n) % 2}, expert=expert).row().values())
+
+
+def test_a_class_that_cannot_both_teach_and_be_tried_is_refused():
+    causes, pure, _ = world(60)
+    lonely = torch.zeros(60, dtype=torch.long)
+    lonely[7] = 5
+    with pytest.raises(ValueError, match="factor 'who': class 5 has 1 of 60 samples, which cannot both teach and be tried: leave it out, or give at least 2"): sap(pure, {"jaw": causes["jaw"], "who": lonely})
+    for seed in range(20):
+        for expert in (forest, lasso):
+            try: dci(pure, {"jaw": causes["jaw"], "who": lonely}, expert, seeded(seed))
+            except ValueError as e: assert "factor 'who': 59 of 60 samples are class 0, and all 45 that teach: give more of the others" in str(e)
+
+
+@few
+@given(st.integers(3, 30), st.integers(2, 3), st.integers(0, 99))
+def test_every_class_teaches_and_is_tried(classes, each, seed):
+    "With two or three samples a class, a code that is the class is still read without loss for two classes, and never raises."
+    who = torch.arange(classes*each) % classes
+    z = torch.stack([who.double(), torch.randn(len(who), generator=seeded(seed)).double()], 1)
+    assert 0 <= sap(z, {"who": who}, seeded(seed)).score <= 1
+    two = torch.arange(2*each) % 2
+    assert sap(torch.stack([two.double(), torch.zeros(2*each).double()], 1), {"two": two}, seeded(seed)).matrix[0, 0] == 1
 
 
 # ---- probes ----
@@ -440,6 +530,20 @@ def test_probe_refuses_with_numbers_and_remedies(unchecked):
                        (lambda: probe(x, k, {"person": p*0}), "all samples are in person 0"), (lambda: probe(x, k[1:], {"person": p}), "'labels' has 95 entries for 96 samples"),
                        (lambda: probe(x*math.nan, k, {"person": p}), "not finite"), (lambda: probe(x, k-1, {"person": p}), "class numbers from 0")):
         with pytest.raises(ValueError, match=match): bad()
+
+
+def test_probe_refuses_too_little_with_counts(unchecked):
+    x, k, p, s = board(4, 4)
+    none = x[:0], k[:0], {"person": p[:0]}
+    with pytest.raises(ValueError, match="0 samples are too few"): probe(*none)
+    with pytest.raises(ValueError, match="1 samples are too few"): probe(x[:1], k[:1], {"person": p[:1]})
+    with pytest.raises(ValueError, match="'labels' has 0 entries for 96 samples"): probe(x, k[:0], {"person": p})
+    for folds in (1, 0, -2):
+        with pytest.raises(ValueError, match=f"folds={folds}: give at least 2, one is tried while the others teach"): probe(x, k, {"person": p}, folds=folds)
+    with pytest.raises(ValueError, match="all samples are in person 0: .* give at least 2"): probe(x, k, {"person": p*0})
+    person, sentence = torch.cartesian_prod(torch.arange(3), torch.arange(3)).T
+    label = ((person == 0) & (sentence == 1) | (person == 1) & (sentence == 2)).long() # both sit out while person 0 is tried with sentence 2
+    with pytest.raises(ValueError, match=r"the 4 samples that may teach .*person, sentence.* are all labelled 0: spread"): probe(torch.randn(9, 2, generator=seeded(0)), label, {"person": person, "sentence": sentence})
 
 
 @quick

@@ -189,6 +189,37 @@ def test_angles_are_rotations():
         assert_close(head_angles(torch.tensor([v], dtype=torch.float32))[0], .3*torch.eye(3)[i], rtol=0, atol=1e-6)
 
 
+@pytest.mark.parametrize("start", [0., 3661.57, 86399.2])
+@pytest.mark.parametrize("seconds", [3., 3.7, 20.])
+@pytest.mark.parametrize("fps", [10., 12.5, 15., 20., 23.976, 24., 25., 29.97, 30., 48., 50., 59.94, 60., 100., 120.])
+def test_a_table_tells_its_rate_exactly(fps, seconds, start, tmp_path):
+    m = Motion.still(torch.rand(round(seconds*fps), 1, generator=torch.Generator().manual_seed(0)), ("jawOpen",), fps)
+    path = write_arkit_csv(tmp_path/"take.csv", m, start)
+    assert read_arkit_csv(path).fps == fps
+    assert all(float(row.split(",")[0].split(":")[3]) < math.ceil(fps) for row in path.read_text().splitlines()[1:])
+
+
+@pytest.mark.parametrize("start", [0., .93])
+@pytest.mark.parametrize("frames", [1, 2, 3, 7, 13, 20, 26, 40, 70])
+@pytest.mark.parametrize("fps", [5., 10., 12.5, 15., 24., 25., 26., 29.97, 30., 50., 60., 100.])
+def test_a_short_table_is_read_right_or_refused(fps, frames, start, tmp_path):
+    path = write_arkit_csv(tmp_path/"take.csv", Motion.still(torch.zeros(frames, 1), ("jawOpen",), fps), start)
+    try: assert read_arkit_csv(path).fps == pytest.approx(fps, rel=2e-4)
+    except MediaError as e: assert "fps=" in str(e) and frames <= 2*fps
+    assert read_arkit_csv(path, fps=fps).fps == fps
+
+
+def test_frames_that_are_missing_or_tremble_do_not_bend_the_clock(tmp_path):
+    "Telephones drop a frame here and there, and their time codes carry a twentieth of a frame of noise."
+    g = torch.Generator().manual_seed(0)
+    def table(keep, noise=0.):
+        at = [i+noise*float(torch.rand((), generator=g)) for i in range(600) if keep(i)]
+        (tmp_path/"t.csv").write_text("Timecode,JawOpen\n"+"".join(f"00:00:{int(i//60):02d}:{i%60:06.3f},0\n" for i in at))
+        return read_arkit_csv(tmp_path/"t.csv").fps
+    assert table(lambda i: True, .05) == 60 and table(lambda i: i not in (59, 200, 431)) == 60 and table(lambda i: i%2 == 0) == 30
+    with pytest.raises(MediaError, match="fps="): table(lambda i: i%7 < 2)
+
+
 @pytest.mark.parametrize("fps", [24., 25., 30., 60.])
 def test_a_table_comes_back_as_it_went(fps, tmp_path):
     m = speech(n=130, fps=fps)
@@ -217,9 +248,9 @@ def test_the_layout_is_live_link_faces(tmp_path):
 
 def test_other_spellings_and_orders_are_read(tmp_path):
     path = tmp_path/"other.csv"
-    path.write_text("﻿timecode,BlendshapeCount,jawOpen,EYEBLINKLEFT,HeadYaw\n00:00:00:59.9,61,.5,.1,.2\n00:00:01:00.9,61,.25,0,.1\n\n", encoding="utf-8")
+    path.write_text("﻿timecode,BlendshapeCount,jawOpen,EYEBLINKLEFT,HeadYaw\n00:00:00:58.9,61,.5,.1,.2\n00:00:00:59.9,61,.25,0,.1\n00:00:01:00.9,61,.25,0,.1\n\n", encoding="utf-8")
     m = read_arkit_csv(path)
-    assert m.fps == 60 and m.curve("jawOpen").tolist() == [.5, .25] and not m.gaze.any()
+    assert m.fps == 60 and m.curve("jawOpen").tolist() == [.5, .25, .25] and not m.gaze.any()
     assert_close(m.rotation[0], torch.tensor([0., .2, 0.]), rtol=0, atol=1e-6)
 
 

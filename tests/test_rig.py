@@ -3,6 +3,7 @@ import io
 import json
 import os
 import pickle
+import subprocess
 import sys
 import types
 
@@ -14,7 +15,7 @@ from talkinglab.core.media import MediaError
 from talkinglab.core.rotation import rotvec_to_matrix
 from talkinglab.face.mesh import draw, face_normals
 from talkinglab.face.rig import ARKIT, LOOK, Rig, effective, eye_turns, gaze_matrix, load_flame, load_ict, load_makehuman, pose, swing, swing_angles
-from talkinglab.face.rig_files import inside_polygon, lid_angles, rigid, rotate, signed_distance
+from talkinglab.face.rig_files import inside_polygon, lid_angles, read_arrays, rigid, rotate, signed_distance
 from torch.testing import assert_close
 
 
@@ -267,12 +268,45 @@ def test_other_people_differ_and_keep_their_parts_together(other):
 
 def test_regions_are_masks_where_they_belong(other):
     r = other.regions
-    assert set(r) == {"lips", "mouth", "upper_face", "lower_face", "eyes", "hair", "torso"}
+    assert set(r) >= {"lips", "mouth", "upper_face", "lower_face", "eyes", "hair", "torso", "teeth_upper", "teeth_lower", "neck"}
+    assert ("gums" in r) == bool(other.part("gums").any())
     for m in r.values(): assert 0 <= m.min() and m.max() <= 1 and m.max() > .9
     L = other.vertices[other.landmarks]
     at = lambda m: (other.vertices*m[:, None]).sum(0)/m.sum()
     assert (at(r["lips"])-L[48:60].mean(0)).norm() < .01 and at(r["hair"])[1] > .02 and at(r["torso"])[1] < -.12
     assert at(r["upper_face"])[1] > at(r["lower_face"])[1]
+
+
+def test_teeth_neck_and_jaw_are_where_they_belong(other): check_parts(other)
+
+
+def test_the_procedural_head_has_teeth_neck_and_jaw_too():
+    from talkinglab.face.sculpt import sculpt_head
+    head = sculpt_head()
+    check_parts(head)
+    assert head.regions["gums"].max() == 1 and (head.regions["gums"]+head.regions["teeth_upper"]+head.regions["teeth_lower"] <= 1+1e-6).all()
+
+
+def check_parts(r):
+    "Upper teeth stay, lower teeth go with the jaw, in an arc about `rig.jaw`; the neck is below the face and above the shirt."
+    opened = pose(r, r.expr(jawOpen=.5))
+    still, ride = ((opened-r.vertices)[r.regions[k] > .5].norm(dim=1) for k in ("teeth_upper", "teeth_lower"))
+    assert len(still) > 20 and len(ride) > 20 and still.max() < .2*ride.min()
+    assert r.jaw.shape == (3,) and abs(float(r.jaw[0])) < .004 and -.06 < r.jaw[1] < .02 and r.jaw[2] < r.vertices[r.landmarks[8], 2]-.05
+    low = r.regions["teeth_lower"] > .5
+    before, after = ((v[low]-r.jaw)[:, 1:].norm(dim=1) for v in (r.vertices, opened))
+    assert (after-before).abs().max() < .004 and ride.min() > .002                 # an arc
+    neck, face = r.regions["neck"] > .5, r.regions["lips"] > .5
+    assert neck.sum() > 100 and not (neck & ~r.part("skin")).any() and not (neck & face).any()
+    assert r.vertices[neck, 1].max() < r.vertices[r.landmarks[[48, 54]], 1].mean()+.01 and r.vertices[neck, 1].mean() < r.vertices[r.landmarks[8], 1]
+
+
+def test_a_hinge_is_the_jaw_and_without_one_there_is_none():
+    from dataclasses import replace
+    r = toy()
+    r = replace(r, pivots=torch.where(r.swing[ARKIT.index("jawOpen"), :, None] > 0, torch.tensor([0., -.02, .01]), r.pivots))
+    assert_close(r.jaw, torch.tensor([0., -.02, .01]))
+    with pytest.raises(ValueError, match="no jaw"): replace(r, swing=0*r.swing).jaw
 
 
 def test_other_heads_are_drawn(other):
@@ -284,7 +318,11 @@ def test_a_clone_and_the_compact_file_are_one_head(shared, ict, tmp_path):
     "Of the clone's files three are beside us; they must say what the compact file says."
     raw = shared/"ict_facekit"/"raw"
     part = load_ict(raw)
-    assert set(part.missing) >= {"mouthPucker", "tongueOut"} and "jawOpen" not in part.missing and len(part.identity) == 0
+    assert set(part.missing) >= {"mouthPucker", "tongueOut"} and "jawOpen" not in part.missing
+    assert part.identity is None and part.identity_names == ()
+    with pytest.raises(ValueError, match="one person"): part.person(torch.zeros(0))
+    from talkinglab.face.actor import cast
+    with pytest.raises(ValueError, match="one person"): cast(3, rig=part)
     assert_close(part.vertices[part.landmarks], ict.vertices[ict.landmarks], rtol=0, atol=1e-5)
     e = lambda r: pose(r, r.expr(jawOpen=.7))[r.landmarks]
     assert_close(e(part), e(ict), rtol=0, atol=1e-4)
@@ -294,6 +332,25 @@ def test_a_clone_and_the_compact_file_are_one_head(shared, ict, tmp_path):
     (tmp_path/"FaceXModel"/"vertex_indices.json").unlink()
     (tmp_path/"FaceXModel"/"vertex_indices.json").write_text(json.dumps({}))
     with pytest.raises(MediaError, match="vertex_indices"): load_ict(tmp_path)
+
+
+@pytest.mark.parametrize("change", [dict(expression_delta_q=2), dict(identity_delta_q=(slice(None), slice(9))), dict(landmarks68=9), dict(delta_step=None), dict(faces=99999), dict(faces=-7), dict(faces_uv=3)], ids=str)
+def test_a_damaged_ict_is_one_line(change, shared, tmp_path): damaged(load_ict, shared/"ict_facekit"/"ict_facekit_compact.npz", change, tmp_path)
+
+
+@pytest.mark.parametrize("change", [dict(delta_q=2), dict(target_names=5), dict(face_group=7), dict(faces=99999), dict(uv=10), dict(is_expression=0)], ids=str)
+def test_a_damaged_makehuman_is_one_line(change, shared, tmp_path): damaged(load_makehuman, shared/"makehuman_head"/"makehuman_head_compact.npz", change, tmp_path)
+
+
+def damaged(load, path, change, tmp_path):
+    "Cut an array short, or let a face point astray: one line, no IndexError."
+    with np.load(path) as z: a = {k: z[k] for k in z.files}
+    for k, cut in change.items():
+        if k == "faces" : a[k][5, 1] = cut
+        else: a[k] = np.zeros(2) if cut is None else a[k][:cut] if isinstance(cut, int) else a[k][cut]
+    np.savez(tmp_path/"cut.npz", **a)
+    with pytest.raises(MediaError, match="cut.npz") as e: load(tmp_path/"cut.npz")
+    assert "\n" not in str(e.value)
 
 
 @pytest.mark.parametrize("load", [load_ict, load_makehuman, load_flame])
@@ -409,7 +466,45 @@ def test_nothing_in_a_pickle_runs(tmp_path):
     assert not hit.exists()
 
 
-@pytest.mark.parametrize("change", [dict(weights=np.zeros((7, 5))), dict(posedirs=np.zeros((400, 3, 9))), dict(v_template=np.zeros(4)), dict(f="text")])
+class Call:
+    "What a pickle can say: call this with that, then give it a state."
+    def __init__(self, *answer): self.answer = answer
+    def __reduce__(self): return self.answer
+
+
+def forged():
+    "Pickles whose arrays hold addresses that nobody allocated, or fields that lie outside."
+    core = np._core.multiarray if hasattr(np, "_core") else np.core.multiarray
+    O, raw = np.dtype("O"), b"A"*8
+    kind = lambda code, *fields: Call(np.dtype, (code, False, True), (3, "|", *fields, 0))
+    array = lambda d: Call(core._reconstruct, (np.ndarray, (0,), b"b"), (1, (1,), d, False, raw))
+    hidden, flagless = kind("V8", None, ("a",), {"a": (O, 0)}, 8, 1), kind("O8", None, None, None, -1, -1)
+    return dict(called=Call(np.ndarray, ((1,), O, raw)), raw_objects=array(O), flagless=array(flagless), hidden_field=array(hidden), within_within=array(kind("V8", (O, (1,)), None, None, 8, 1)),
+                outside=array(kind("V8", None, ("a",), {"a": (np.dtype("f8"), 1 << 40)}, 8, 1)), scalar=Call(core.scalar, (hidden, raw)), short=Call(core._reconstruct, (np.ndarray, (0,), b"b"), (1, (1 << 20,), np.dtype("f8"), False, raw)))
+
+
+@pytest.mark.parametrize("trick", ["called", "raw_objects", "flagless", "hidden_field", "within_within", "outside", "scalar", "short"])
+def test_forged_addresses_are_refused_and_crash_nothing(trick, tmp_path):
+    a, _ = flame_arrays()
+    (tmp_path/"p.pkl").write_bytes(pickle.dumps(a | dict(v_template=forged()[trick])))
+    code = f"""from talkinglab.face.rig_files import read_arrays
+from talkinglab.core.media import MediaError
+try: print(read_arrays({str(tmp_path/"p.pkl")!r}, "remedy")["v_template"].tolist())
+except MediaError as e: print("refused:", e)"""
+    run = subprocess.run([sys.executable, "-W", "ignore", "-c", code], capture_output=True, text=True, timeout=60)
+    assert run.returncode == 0 and run.stdout.startswith("refused:") and run.stdout.count("\n") == 1, (run.returncode, run.stdout, run.stderr[-300:])
+
+
+@pytest.mark.parametrize("protocol", range(5))
+@pytest.mark.parametrize("a", [np.arange(6.).reshape(2, 3), np.asfortranarray(np.arange(6, dtype=">i4").reshape(2, 3)), np.zeros((0, 3), np.float16), np.array(True), np.float32(2.5)], ids=["doubles", "columns", "none", "flag", "scalar"])
+def test_honest_arrays_come_through_every_protocol(a, protocol, tmp_path):
+    if protocol < 3 and not np.size(a): pytest.skip("Python writes no bytes as a call of bytes there")
+    (tmp_path/"p.pkl").write_bytes(pickle.dumps(dict(x=a), protocol=protocol))
+    got = read_arrays(tmp_path/"p.pkl", "remedy")["x"]
+    assert got.dtype == a.dtype and got.shape == a.shape and np.array_equal(got, a)
+
+
+@pytest.mark.parametrize("change", [dict(weights=np.zeros((7, 5))), dict(posedirs=np.zeros((400, 3, 9))), dict(v_template=np.zeros(4)), dict(f="text"), dict(f=np.full((9, 3), 400)), dict(f=np.full((9, 3), -1))])
 def test_arrays_that_do_not_fit_are_one_line(change, tmp_path):
     a, _ = flame_arrays()
     (tmp_path/"f.pkl").write_bytes(pickle.dumps(a | change))

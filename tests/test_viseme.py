@@ -1,17 +1,20 @@
 "Phones to mouths: whoever wrote the names, lips meet at every b, in every style, at every frame rate, on real phone times."
 import json
 import random
+from dataclasses import replace
 from itertools import pairwise
 
 import pytest
 import torch
 
 from talkinglab.core.assets import samples
+from talkinglab.core.camera import orbit
 from talkinglab.core.clip import Motion
 from talkinglab.core.media import Audio, MediaError, read_audio
 from talkinglab.face import viseme_tables as tables
+from talkinglab.face.mesh import rasterize
 from talkinglab.face.motion import mouth_opening
-from talkinglab.face.rig import ARKIT
+from talkinglab.face.rig import ARKIT, pose
 from talkinglab.face.viseme import (PLAIN, STYLES, Style, check_lips, contact, guess_phones, mouth_curves, normalize_phone, normalize_phones, phone_frames,
                                     random_style, read_phones, rig_gain, score, split_phone, style_names)
 
@@ -71,6 +74,15 @@ def test_every_name_in_the_tables_leads_to_a_target():
             except ValueError: continue
             assert all(p in tables.TARGETS or p in tables.DIPHTHONGS for p in found)
     for p, row in tables.TARGETS.items(): assert len(row) == len(tables.CHANNELS) == len(tables.rules()[p])
+
+
+def test_x_and_q_are_sounds_wherever_an_alphabet_says_so():
+    read = lambda labels: [p for _, _, p in normalize_phones([(i, i+1, x) for i, x in enumerate(labels.split())])]
+    assert read("b a x q") == ["B", "AA", "K", "K"] and read("x ɔ q") == ["K", "AO", "K"]                # IPA: Bach, Qatar
+    assert read("x u: Q") == ["K", "UW", "G"]                                                           # espeak-ng
+    assert read("B AA Q X") == read("b aa q x") == ["B", "AA", "HH", "SIL"]                              # ARPAbet: a glottal stop, a pause
+    assert read("AH ʃ x") == ["AH", "SH", "K"] and normalize_phone("X") == normalize_phone("x", "arpabet") == "SIL"
+    assert tables.TARGETS[normalize_phone("cue X")] == tables.TARGETS["SIL"]                             # Rhubarb
 
 
 def test_the_alphabet_is_the_transcripts_not_the_labels():
@@ -134,6 +146,22 @@ def test_a_damaged_file_is_one_sentence(name, tmp_path):
 def test_what_is_no_transcript_says_so(text, words, tmp_path):
     (tmp_path/"x.lab").write_text(text)
     with pytest.raises(MediaError, match=words): read_phones(tmp_path/"x.lab")
+
+
+@pytest.mark.parametrize("name", ["long.TextGrid", "short.TextGrid"])
+@pytest.mark.parametrize("count", ["-1", "-2", "-3", "3", "1000000000", "9"*400])
+def test_a_textgrid_holds_what_it_promises(name, count, tmp_path):
+    "A wrong count is a sentence, not an endless loop."
+    text = FILES[name].replace("intervals: size = 2", f"intervals: size = {count}").replace("0.3\n2\n", f"0.3\n{count}\n")
+    assert text != FILES[name]
+    (tmp_path/name).write_text(text)
+    with pytest.raises(MediaError, match=r"'phones' promises \S+ intervals and holds up to 2"): read_phones(tmp_path/name)
+
+
+def test_whole_numbers_in_a_lab_are_seconds_until_they_are_too_large(tmp_path):
+    for text, ends in (("0 1 AA\n1 3 UW\n", [1, 3]), ("0 1 AA\n1 2.5 UW\n", [1, 2.5]), ("0 50000 AA\n50000 3000000 UW\n", [.005, .3]), ("0 5000 AA\n5000 1000000 UW\n", [.0005, .1])):
+        (tmp_path/"x.lab").write_text(text)
+        assert [b for _, b, _ in read_phones(tmp_path/"x.lab")] == pytest.approx(ends)
 
 
 def test_a_missing_file_and_a_folder_say_so(tmp_path):
@@ -264,8 +292,50 @@ def test_bundled_sentences_close_touch_and_open(gap, style):
     assert f["closed"] == 1 and f["open"] > 5*f["bilabial"] and 1.5*f["bilabial"] < f["labiodental"] < f["open"]/1.5, f
 
 
+def closures(head, styles, step=1):
+    "Expressions of the frames in which lips are shut, over the bundled sentences."
+    rows, gain = [], rig_gain(head)
+    for style in styles:
+        for path in TRANSCRIPTS[::step]:
+            phones = read_phones(path)
+            w = mouth_curves(phones, phones[-1][1], style=style, names=head.names, gain=gain)
+            gate = contact(score(phones, phones[-1][1]), (torch.arange(len(w))+.5).double()/25, 25, tables.BILABIAL, style)
+            rows += [w[max(f, key=lambda i: gate[i].item())] for f, (_, _, p) in zip(phone_frames(phones, len(w), 25), phones, strict=True) if p in tables.BILABIAL]  # noqa: B023
+    return torch.stack(rows)
+
+
+@pytest.mark.parametrize("style", [*STYLES.values(), Style(asymmetry=-1., spread=2., jaw=1.8), Style(asymmetry=1., rounding=0.)], ids=[*STYLES, "left", "right"])
+def test_lips_that_meet_hide_the_mouth(head, style):
+    "From the front and from the side: at 256 x 256 samples of a 7 cm square nothing behind the lips is seen."
+    inside = head.part("mouth", "teeth", "tongue")[head.faces[:, 0]]
+    cameras = [orbit(yaw, fov=4., target=(0., -.066, .08), width=64, height=64) for yaw in (0., 16., 30.)]
+    for v in pose(head, closures(head, [style], step=3)):
+        for camera in cameras:
+            face = rasterize(v, head.faces, camera, 4).face
+            assert not inside[face[face >= 0].long()].any()
+
+
+def jaw_only(head):
+    "A head that has a jaw and shut lips, and no other muscle."
+    still = torch.tensor([n not in ("jawOpen", "mouthClose") for n in head.names])
+    return replace(head, basis=head.basis.masked_fill(still[:, None, None], 0), swing=head.swing.masked_fill(still[:, None], 0))
+
+
+def test_a_head_with_nothing_but_a_jaw_speaks_and_closes(head):
+    bare = jaw_only(head)
+    gain = rig_gain(bare)
+    assert gain.lower == gain.upper == gain.tuck == 0
+    phones = sentence(6)
+    assert mouth_curves(phones, 8, names=bare.names, gain=gain).isfinite().all()
+    measure = lambda p, seconds, fps, style: mouth_opening(bare, Motion.still(mouth_curves(p, seconds, fps, style, bare.names, gain), bare.names, fps))
+    f = classes(measure, [read_phones(p) for p in TRANSCRIPTS])
+    assert f["closed"] == 1 and f["bilabial"] < 1.5*HUMAN["bilabial"] and f["open"] > 5*f["bilabial"], f
+    w = closures(bare, [Style()], step=4)
+    assert (w[:, JAW]-w[:, CLOSE]).abs().max() < 1e-5 and w[:, ARKIT.index("mouthLowerDownLeft")].max() == 0
+
+
 REAL = {"librivox": ("speech_librivox_aligned", "*.json"), "librispeech": ("speech_librispeech", "*.TextGrid"), "rhubarb": ("rhubarb_cues", "*.json"), "arctic": ("speech_cmu_arctic", "*phone.lab"), "jfk": ("speech_jfk", "*.json")}
-HUMAN = {"bilabial": .0045, "labiodental": .0197, "open": .066} # Medians of real people (GRID), face heights
+HUMAN = {"bilabial": tables.TOUCH, "labiodental": .0197, "open": .066} # Medians of real people (GRID), face heights
 
 
 @pytest.mark.parametrize("source", REAL)

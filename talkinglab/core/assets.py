@@ -60,9 +60,9 @@ def known()->list[Asset]:
 # %% ../../nbs/05_core.assets.ipynb #c020
 ICT_FACEKIT = "https://raw.githubusercontent.com/USC-ICT/ICT-FaceKit/da5f95a607f5e6b37755b38d3385d7f2853732e5/FaceXModel/"
 for _name, _size, _sha256, _adds in (
-        ("generic_neutral_mesh.obj", 2_555_599, "eedbc2576d8e5ea57f55255b8f98263213a1efb5431d8bfceed1d7aef10271f9", "a realistic head at rest for face.rig.load_ict"),
-        ("jawOpen.obj", 2_558_596, "8d84355e10f48b05550980cee385bcd426f4797090da76a20de0535bb2f99f4a", "the mouth that opens on that head"),
-        ("vertex_indices.json", 164_052, "4f9b35306299980dd46bee4a6b79bb95dfae1953693b74b35a64f7febfd081a5", "the landmarks of that head")):
+        ("generic_neutral_mesh.obj", 2_555_599, "eedbc2576d8e5ea57f55255b8f98263213a1efb5431d8bfceed1d7aef10271f9", "a realistic head at rest for face.rig.load_ict: one face, jaw only"),
+        ("jawOpen.obj", 2_558_596, "8d84355e10f48b05550980cee385bcd426f4797090da76a20de0535bb2f99f4a", "the mouth that opens on that head: its jaw only, the other 52 shapes come with a clone"),
+        ("vertex_indices.json", 164_052, "4f9b35306299980dd46bee4a6b79bb95dfae1953693b74b35a64f7febfd081a5", "the landmarks of that head (jaw only)")):
     register(Asset(_name, ICT_FACEKIT+_name, "MIT, (c) 2020 USC Institute for Creative Technologies", _size, _sha256, _adds))
 
 # %% ../../nbs/05_core.assets.ipynb #c022

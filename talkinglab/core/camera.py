@@ -25,6 +25,20 @@ def intrinsics(
     return torch.tensor([[f, 0, width/2], [0, f, height/2], [0, 0, 1]])
 
 # %% ../../nbs/01_core.camera.ipynb #c012
+def _check_camera(c):
+    "Raises `ValueError` for what is no pinhole camera."
+    if c.width<1 or c.height<1: raise ValueError(f"image is {c.width} x {c.height} px: needs at least 1 x 1")
+    K, V = (x.detach().cpu().double().numpy() for x in (c.K, c.viewmat)) # numpy: a dozen small tensors would cost more than a small picture
+    if not np.isfinite(K).all() or min(K[0,0], K[1,1])<=0:
+        raise ValueError(f"focal lengths are ({K[0,0]:g}, {K[1,1]:g}) px: must be positive")
+    if abs(K[[0,1,2,2],[1,0,0,1]]).max()>1e-6*K[0,0] or abs(K[2,2]-1)>1e-6:
+        raise ValueError("K has a skew, or its last row is not (0 0 1): rectify the images, or transpose K")
+    R = V[:3,:3]
+    if not np.isfinite(V).all() or abs(R@R.T-np.eye(3)).max()>1e-3 or np.linalg.det(R)<0:
+        raise ValueError("viewmat is no rigid world-to-camera motion: its 3 x 3 block must be a rotation, without scale or mirror")
+    if abs(V[3]-(0,0,0,1)).max()>1e-6: raise ValueError(f"the last row of viewmat is {V[3].tolist()}, not (0 0 0 1): transpose it")
+
+# %% ../../nbs/01_core.camera.ipynb #c013
 @dataclass(frozen=True, eq=False)
 class Camera:
     """A pinhole camera. OpenCV axes: x right, y down, z forward; pixel (i,j) has its centre at (i+0.5, j+0.5).
@@ -41,20 +55,8 @@ class Camera:
         "Look at the numbers, unless they are those of the last look. Raises `ValueError`."
         seen = None if self.K.is_inference() or self.viewmat.is_inference() else (self.K._version, self.viewmat._version) # torch counts changes in place
         if seen is not None and self.__dict__.get("_seen")==seen: return
-        self._look()
+        _check_camera(self)
         object.__setattr__(self, "_seen", seen)
-
-    def _look(self):
-        if self.width<1 or self.height<1: raise ValueError(f"image is {self.width} x {self.height} px: needs at least 1 x 1")
-        K, V = (x.detach().cpu().double().numpy() for x in (self.K, self.viewmat)) # numpy: a dozen small tensors would cost more than a small picture
-        if not np.isfinite(K).all() or min(K[0,0], K[1,1])<=0:
-            raise ValueError(f"focal lengths are ({K[0,0]:g}, {K[1,1]:g}) px: must be positive")
-        if abs(K[[0,1,2,2],[1,0,0,1]]).max()>1e-6*K[0,0] or abs(K[2,2]-1)>1e-6:
-            raise ValueError("K has a skew, or its last row is not (0 0 1): rectify the images, or transpose K")
-        R = V[:3,:3]
-        if not np.isfinite(V).all() or abs(R@R.T-np.eye(3)).max()>1e-3 or np.linalg.det(R)<0:
-            raise ValueError("viewmat is no rigid world-to-camera motion: its 3 x 3 block must be a rotation, without scale or mirror")
-        if abs(V[3]-(0,0,0,1)).max()>1e-6: raise ValueError(f"the last row of viewmat is {V[3].tolist()}, not (0 0 0 1): transpose it")
 
     @property
     def center(self)->Float[Tensor, "3"]: # Where the camera stands in the world, m
@@ -73,7 +75,7 @@ class Camera:
         K, viewmat = self.K.to(*args, **kwargs), self.viewmat.to(*args, **kwargs)
         return self if K is self.K and viewmat is self.viewmat else replace(self, K=K, viewmat=viewmat)
 
-# %% ../../nbs/01_core.camera.ipynb #c016
+# %% ../../nbs/01_core.camera.ipynb #c017
 def world_to_camera(
     viewmat:Float[Tensor, "4 4"], # World to camera
     points:Float[Tensor, "*b 3"], # World, m
@@ -81,7 +83,7 @@ def world_to_camera(
     "Apply a rigid motion to points."
     return points@viewmat[:3,:3].T+viewmat[:3,3]
 
-# %% ../../nbs/01_core.camera.ipynb #c020
+# %% ../../nbs/01_core.camera.ipynb #c021
 def project_points(
     camera:Camera,
     points:Float[Tensor, "*b 3"], # World, m, in front of the camera
@@ -93,7 +95,7 @@ def project_points(
     xy = p[...,:2]/z[...,None]
     return xy*torch.stack([camera.K[0,0], camera.K[1,1]])+camera.K[:2,2], z
 
-# %% ../../nbs/01_core.camera.ipynb #c024
+# %% ../../nbs/01_core.camera.ipynb #c025
 def look_at(
     eye:Float[Tensor, "3"],    # Where the camera stands, m
     target:Float[Tensor, "3"], # What it looks at, m
@@ -111,7 +113,7 @@ def look_at(
     viewmat[:3,:3], viewmat[:3,3] = R, -R@eye
     return viewmat
 
-# %% ../../nbs/01_core.camera.ipynb #c028
+# %% ../../nbs/01_core.camera.ipynb #c029
 def orbit(
     yaw:float=0.,       # Degrees; positive moves the camera to the subject's left (+x)
     pitch:float=0.,     # Degrees; positive moves it up

@@ -200,8 +200,8 @@ def write_arkit_csv(
     table = torch.cat([torch.stack([by[k] for k in order], 1), head_angles(motion.rotation), eyes], 1).tolist()
     rate = math.ceil(motion.fps-1e-6)
     def code(i):
-        s = start+i/motion.fps+1e-9
-        return f"{int(s//3600):02d}:{int(s//60)%60:02d}:{int(s)%60:02d}:{(s%1)*rate:06.3f}"
+        s, part = divmod(round((start+i/motion.fps)*rate*1000), rate*1000) # thousandths of a frame
+        return f"{s//3600%24:02d}:{s//60%60:02d}:{s%60:02d}:{part/1000:06.3f}"
     try:
         with open(path, "w", newline="") as f:
             w = csv.writer(f)
@@ -212,18 +212,37 @@ def write_arkit_csv(
 
 # %% ../../nbs/33_face.motion.ipynb #c039
 def _rate(codes:list[str], path)->float:
-    "Frames a second, from time codes hours:minutes:seconds:frames."
-    try: at = [[float(x) for x in c.split(":")] for c in codes]
-    except ValueError: at = []
-    if not at or any(len(a)!=4 for a in at): raise MediaError(f"{path}: its time codes tell no frame rate: give fps=")
-    clock = next((r for r in (24,25,30,48,50,60,90,120,240) if max(a[3] for a in at)<r), 240)
-    s = [a[0]*3600+a[1]*60+a[2]+a[3]/clock for a in at]
-    if len(s)<2 or s[-1]<=s[0]: raise MediaError(f"{path}: its time codes stand still: give fps=")
-    fps = (len(s)-1)/(s[-1]-s[0])
-    near = min((24,25,30,48,50,60,90,120,240), key=lambda r: abs(r-fps))
-    return float(near) if abs(near/fps-1)<.02 else fps
+    "Frames a second, from time codes hours:minutes:seconds:frames. How many frames a second has shows where one ends and the next begins."
+    try: h, m, s, frame = torch.tensor([[float(x) for x in c.split(":")] for c in codes], dtype=torch.float64).unbind(1)
+    except (ValueError, IndexError): raise MediaError(f"{path}: its time codes tell no frame rate: give fps=") from None
+    second = h*3600+m*60+s
+    second = second+86400*(second.diff(prepend=second[:1])<-43200).cumsum(0)               # midnight
+    step, over = frame.diff(), second.diff()
+    if not len(step) or (over+step/1000).sum()<=0: raise MediaError(f"{path}: its time codes stand still: give fps=")
+    inside, turns = step[over==0], int((over==1).sum())
+    if not len(inside) or not turns: raise MediaError(f"{path}: its time codes are too short to tell a frame rate: give fps=")
+    d = float(inside.median())
+    clock = round(d-float(step[over==1].median()))                                         # frames in a second's time code
+    if turns<2 and clock not in _CLOCKS: raise MediaError(f"{path}: its time codes are too short to tell a frame rate: give fps=")
+    return _settle((second-second[0])*clock+frame-frame[0], clock, d, path)
 
 # %% ../../nbs/33_face.motion.ipynb #c040
+_CLOCKS = (10,12,15,20,24,25,30,48,50,60,90,100,120,240)
+
+def _settle(at:Float[Tensor, "t"], clock:float, d:float, path)->float:
+    "The rate of frames that stand at these places of a clock, some `d` apart: a round number as far as the places can tell."
+    n = len(at)-1
+    fps = n*clock/float(at[-1]) if at[-1]>0 else 0.
+    loose = float((at*fps/clock-torch.arange(n+1)).abs().max()) if fps else 1e9             # frames off an even beat
+    if loose>.5:                                                                           # some are missing: what most steps say
+        near = min(_CLOCKS, key=lambda r: abs(r-clock/max(d, 1e-3)))
+        if abs(near*d/clock-1)<.02 and abs(near/max(fps, 1e-3)-1)<.02: return float(near)
+        raise MediaError(f"{path}: its time codes do not run evenly: give fps=")
+    named = (round(fps), round(2*fps)/2, round(round(fps*1.001)*1000/1001, 3))              # 25, 12.5, 29.97
+    best = min(named, key=lambda r: abs(r-fps))
+    return float(best) if best and abs(best/fps-1)<(2*loose+.002)/n else round(fps, 3)
+
+# %% ../../nbs/33_face.motion.ipynb #c041
 def read_arkit_csv(
     path:str|Path,
     fps:float|None=None, # Frame rate; default: from the time codes

@@ -36,9 +36,9 @@ class Rig:
     swing:Float[Tensor, "e v"]        # Angle at expression 1 about the x axis through `pivots`, rad
     closed:Float[Tensor, "v"]         # Swing of jawOpen while mouthClose is 1, rad
     follow:Float[Tensor, "v"]         # Swing per radian of upward gaze, rad
-    pivots:Float[Tensor, "v 3"]       # Jaw hinge, or eye centre for the lids, m
+    pivots:Float[Tensor, "v 3"]       # Where each vertex swings: the jaw's hinge, or the eye's centre for lids, m
     eyes:Float[Tensor, "2 3"]         # Centres of the eyeballs, left then right, m
-    neck:Float[Tensor, "3"]           # Where the head turns, m
+    neck:Float[Tensor, "3"]           # Where the head turns, m; the third joint is `rig.jaw`
     head:Float[Tensor, "v"]           # 1 moves with the head, 0 stays with the torso
     parts:Int[Tensor, "v"]            # Index into `part_names`
     part_names:tuple[str,...]
@@ -49,7 +49,7 @@ class Rig:
     uv:Float[Tensor, "v 2"]|None = None         # Texture coordinates
     landmarks:Int[Tensor, "68"]|None = None     # Vertices of the 68 landmarks in iBUG order; 62 and 66 are the inner lips' mid-points
     forehead:int = -1                           # Vertex at the hairline's middle; the chin is landmark 8
-    regions:dict[str,Tensor] = field(default_factory=dict) # Masks in [0, 1], one a vertex: lips, mouth, upper_face, lower_face, eyes, hair, torso
+    regions:dict[str,Tensor] = field(default_factory=dict) # Masks in [0, 1], one a vertex: lips, mouth, teeth_upper, teeth_lower, gums, upper_face, lower_face, eyes, hair, neck, torso
     material:Int[Tensor, "v"]|None = None       # Index into `face.mesh.MATERIALS`
 
     def part(self, *names:str)->Tensor: # bool, one a vertex
@@ -121,7 +121,21 @@ def _surface(rig:Rig)->"Surface":
     material = torch.tensor([kinds.get(p, 0) for p in rig.part_names])[rig.parts.cpu()] if rig.material is None else rig.material
     return paint(rig.vertices, rig.faces, rig.colors, material, **{k: rig.extras.get(k) for k in ("uvw","gloss","ao","style")})
 
-Rig.to, Rig.missing, Rig.surface = _to, property(_missing), cached_property(_surface)
+def _jaw(rig:Rig)->Float[Tensor, "3"]: # m
+    "The jaw's joint: its hinge or, where jawOpen is a sum, the centre of the arc that the lower teeth follow. Raises `ValueError` for a head without a jaw."
+    i = rig.names.index("jawOpen") if "jawOpen" in rig.names else None
+    if i is not None and rig.swing[i].any(): return rig.pivots[rig.swing[i].abs().argmax()]
+    teeth = rig.regions.get("teeth_lower", rig.vertices[:,0]*0)>.5
+    if i is None or not rig.basis[i,teeth].any(): raise ValueError("this rig has no jaw: nothing swings with jawOpen, and no lower teeth move with it")
+    p = rig.vertices[teeth][:,1:]
+    q = p+.5*rig.basis[i,teeth][:,1:]                            # seen from the side, half open
+    a, b = p-p.mean(0), q-q.mean(0)
+    angle = torch.atan2((a[:,0]*b[:,1]-a[:,1]*b[:,0]).sum(), (a*b).sum())
+    R = torch.stack([angle.cos(), -angle.sin(), angle.sin(), angle.cos()]).reshape(2, 2)
+    centre = torch.linalg.solve(torch.eye(2).to(R)-R, q.mean(0)-R@p.mean(0))
+    return torch.cat([rig.eyes[:,0].mean()[None], centre])
+
+Rig.to, Rig.missing, Rig.jaw, Rig.surface = _to, property(_missing), property(_jaw), cached_property(_surface)
 Rig.surface.__set_name__(Rig, "surface")
 
 # %% ../../nbs/31_face.rig.ipynb #c020
@@ -258,7 +272,7 @@ def _rig_of(a:dict)->Rig: # Arrays of `face.rig_files`, cm
     return Rig(v, faces, names, torch.stack([f(a["moves"][k])/100 if k in a["moves"] else still for k in names]),
         torch.stack([f(a["swings"][k]) if k in a["swings"] else still[:,0] for k in names]), still[:,0] if a.get("closed") is None else f(a["closed"]), f(a["follow"]), f(a["pivots"])/100, f(a["eyes"])/100, f(a["neck"])/100,
         f(a["head"]), parts, b.PARTS, f(linear_to_srgb(a["colors"])), dict(uvw=f(a["uvw"]), gloss=f(a["gloss"]), ao=ao, style=f(a["style"])),
-        f(a["identity"])/100, tuple(a.get("identity_names") or (f"identity{i:03d}" for i in range(len(a["identity"])))), f(a["uv"]),
+        f(a["identity"])/100 if len(a["identity"]) else None, tuple(a.get("identity_names") or (f"identity{i:03d}" for i in range(len(a["identity"])))), f(a["uv"]),
         None if a["landmarks"] is None else torch.tensor(a["landmarks"]), a["forehead"], {k: f(x) for k,x in a["regions"].items()}, torch.tensor(b.MATERIAL)[parts])
 
 # %% ../../nbs/31_face.rig.ipynb #c043
@@ -267,6 +281,8 @@ def load_ict(
     identities:int=20, # How many modes of the identity basis
 )->Rig:
     """ICT-FaceKit's light model: 53 of its shapes as ARKit's names (`tongueOut` is missing), a scanned population as identity basis.
+
+    Of a folder it takes what is there: the three files that `core.assets` knows make one face with a jaw only (`missing` names 42 shapes, `identity` is None).
 
     Raises `MediaError` for a file that is not one. Source: Li et al. 2020, "Learning Formation of Physically-Based Face Attributes"; MIT licence."""
     from talkinglab.face import rig_files as b

@@ -5,6 +5,7 @@ Centimetres inside, eyes at height 0, +x the subject's left; `face.rig` makes me
 import json
 import pickle
 import zipfile
+import zlib
 from pathlib import Path
 import numpy as np
 from talkinglab.core.media import MediaError
@@ -39,9 +40,23 @@ def load_npz(path, needs, what):
             if missing: raise MediaError(f"{path}: no {', '.join(missing)} in it: not {what}")
             return {k: z[k] for k in needs}
     except FileNotFoundError: raise MediaError(f"{path}: no such file") from None
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as e:
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error) as e:
         if isinstance(e, MediaError): raise
         raise MediaError(f"{path}: cannot be read as {what} ({type(e).__name__})") from None
+
+
+def within(index, count, what):
+    "Raises `ValueError` for faces that point past the end (a compiled loop would follow them). A fourth corner may be -1: none."
+    if index.ndim != 2 or index.shape[1] not in (3, 4) or index.dtype.kind not in "iu": raise ValueError(f"{what} must hold three or four indices a row")
+    if index.size and (index[:, :3].min() < 0 or index.min() < -1 or index.max() >= count): raise ValueError(f"{what} points at {index.max()} of {count}, or before the first")
+
+
+def fits(path, z, **shapes):
+    "Raises `MediaError` for arrays of other sizes than stated (None: any) or of anything but numbers."
+    for k, shape in shapes.items():
+        have = z[k].shape
+        if z[k].dtype.kind not in "biuf" or len(have) != len(shape) or any(n is not None and n != m for n, m in zip(shape, have)):
+            raise MediaError(f"{path}: {k} is {have or 'one number'}, not {tuple('any' if n is None else n for n in shape) or 'one number'}: the file is damaged")
 
 
 def read_obj(path, faces=False):
@@ -83,7 +98,9 @@ def read_ict(path, identities):
     path = Path(path)
     if not path.is_dir():
         z = load_npz(path, ("neutral", "faces", "uv", "faces_uv", "expression_names", "expression_delta_q", "identity_delta_q", "delta_step", "landmarks68"), "a compact ICT-FaceKit")
-        step, names = float(z["delta_step"]), [str(n) for n in z["expression_names"]]
+        names = [str(n) for n in z["expression_names"].ravel()]
+        fits(path, z, neutral=(ICT_COUNT, 3), expression_delta_q=(len(names), ICT_COUNT, 3), identity_delta_q=(None, ICT_COUNT, 3), delta_step=(), uv=(None, 2), faces=(None, 4), faces_uv=z["faces"].shape, landmarks68=(68,))
+        step = float(z["delta_step"])
         expr = {n: z["expression_delta_q"][i]*step for i, n in enumerate(names)}
         v, uv, faces, faces_uv, ident, marks = z["neutral"], z["uv"], z["faces"], z["faces_uv"], z["identity_delta_q"][:identities]*step, z["landmarks68"]
     else:
@@ -104,6 +121,9 @@ def read_ict(path, identities):
         expr = {n: shapes[n]-v for n in present}
         ident = np.stack([shapes[f.stem]-v for f in files]) if files else np.zeros((0, *v.shape), np.float32)
     if v.shape != (ICT_COUNT, 3): raise MediaError(f"{path}: {len(v)} vertices: ICT-FaceKit has {ICT_COUNT}")
+    try:
+        for index, count, what in ((faces, ICT_COUNT, "faces"), (faces_uv, len(uv), "texture faces"), (marks.reshape(17, 4), ICT_COUNT, "landmarks")): within(index, count, what)
+    except ValueError as e: raise MediaError(f"{path}: {e}") from None
     return v.astype(float), faces, corner_uv(uv, faces, faces_uv, len(v)), expr, ident, marks
 
 
@@ -226,8 +246,15 @@ def signed_distance(x, y, corners, steps=8):
     return np.where(inside_polygon(x, y, curve), -d, d)
 
 
-def regions(v, part, marks, forehead):
-    "Soft masks over the vertices, from the landmarks."
+def neck_mask(v, skin, jaw):
+    "Skin below the line of the jaw (its 17 landmarks), and behind the ears as low: throat, nape, what shows of the shoulders."
+    around = lambda p: np.arctan2(np.abs(p[:, 0]), p[:, 2]-jaw[[0, 16], 2].mean())
+    line = (jaw[8:13]+jaw[8:3:-1]*[-1, 1, 1])/2                     # from the chin to the corner of the jaw
+    return ease(.2, -.8, v[:, 1]-np.interp(around(v), around(line), line[:, 1]))*skin
+
+
+def regions(v, part, marks, forehead, jaw=None):
+    "Soft masks over the vertices, from the landmarks; which teeth are the lower ones shows in the displacement `jaw` of an open jaw."
     x, y, z = v.T
     L, skin = v[marks], np.isin(part, [0])
     inner, front = np.isin(part, [1, 4, 5, 6]), z > L[36:48, 2].min()-2.5
@@ -239,7 +266,10 @@ def regions(v, part, marks, forehead):
     oval = np.concatenate([L[:17, :2], [[L[16, 0]*.86, top-1.5], [0, top], [L[0, 0]*.86, top-1.5]]])
     face = ease(.6, -.4, signed_distance(x, y, oval))*(z > L[[0, 16], 2].min()-.5)*np.isin(part, [0, 7])
     upper = ease(L[33, 1], L[29, 1], y)
-    return dict(lips=lips, mouth=np.where(inner, 1., ease(1.6, .5, outer)*front*skin), upper_face=face*upper, lower_face=np.where(inner, 1., face*(1-upper)),
+    teeth, low = part == PARTS.index("teeth"), np.linalg.norm(np.zeros_like(v) if jaw is None else jaw, axis=1)
+    low = low > .08*low[teeth].max(initial=0)
+    more = dict(teeth_upper=teeth & ~low, teeth_lower=teeth & low, gums=part == PARTS.index("gums"), neck=neck_mask(v, skin, L[:17]))
+    return {k: m*1. for k, m in more.items() if m.any()}|dict(lips=lips, mouth=np.where(inner, 1., ease(1.6, .5, outer)*front*skin), upper_face=face*upper, lower_face=np.where(inner, 1., face*(1-upper)),
                 eyes=np.where(np.isin(part, [2, 3]), 1., eyes), hair=(part == 8)*1., torso=(part == 9)*1.), (top, chin)
 
 
@@ -354,7 +384,7 @@ def dress(v, faces, part, uv, eyes, deltas, ident, marks, forehead, shirt=(.10, 
     if marks is None: return bare(v, faces, part, uv, eyes, deltas, ident)
     swing, follow, pivots = hinge_lids(v, part, eyes, deltas, LOOK)
     if "jawOpen" in deltas: deltas["mouthClose"] = closing(v, part, marks, deltas["jawOpen"], deltas.get("mouthClose"))
-    r, _ = regions(v, part, marks, forehead)
+    r, _ = regions(v, part, marks, forehead, deltas.get("jawOpen"))
     on_ear, ear = ears(v, part)
     n, scalp = vertex_normals(v, faces), scalp_mask(v, part, marks, forehead, ear)*(1-on_ear)
     src, at, cap, uvw_hair = hair_shell(v, faces, scalp, on_ear, n)
@@ -382,6 +412,7 @@ def dress(v, faces, part, uv, eyes, deltas, ident, marks, forehead, shirt=(.10, 
     uvw[skin & (on_ear[copies] > .3)] -= [0, 30, 0]
     moves = {k: d[copies]*(P != 9)[:, None] for k, d in deltas.items()}
     r = {k: x[copies] for k, x in r.items()}
+    if "neck" in r: r["neck"] = r["neck"]*skin                      # not the hair and cloth that grew from it
     r["hair"], r["torso"] = np.where(P == 8, 1., scalp[copies]*skin), (P == 9)*1.
     head = np.where(P == 9, 0., ease(-17., -11.9, V[:, 1]))
     style = [0, .52, *(.6*HAIR), 99, 0, 0, .14, .20, .24]
@@ -413,8 +444,13 @@ MH_LIPS = dict(mouthLowerDown=("mouth-part-later", -1), mouthUpperUp=("mouth-par
 def makehuman(path):
     "Arrays of a rig from MakeHuman's base head and its expression and head targets. The tongue rides on the lower teeth."
     z = load_npz(path, ("neutral", "faces", "face_group", "uv", "faces_uv", "target_names", "is_expression", "delta_q", "delta_step"), "a compact MakeHuman head")
-    v, faces, names = z["neutral"].astype(float)*10, z["faces"], [str(n) for n in z["target_names"]]
-    if len(v) != MH_COUNT: raise MediaError(f"{path}: {len(v)} vertices: this head has {MH_COUNT}")
+    names = [str(n) for n in z["target_names"].ravel()]
+    fits(path, z, neutral=(MH_COUNT, 3), delta_q=(len(names), MH_COUNT, 3), delta_step=(), is_expression=(len(names),), uv=(None, 2), faces=(None, 4), faces_uv=z["faces"].shape)
+    v, faces = z["neutral"].astype(float)*10, z["faces"]
+    if z["face_group"].shape != faces.shape[:1]: raise MediaError(f"{path}: face_group names {z['face_group'].size} of {len(faces)} faces: the file is damaged")
+    try:
+        for index, count, what in ((faces, MH_COUNT, "faces"), (z["faces_uv"], len(z["uv"]), "texture faces")): within(index, count, what)
+    except ValueError as e: raise MediaError(f"{path}: {e}") from None
     unit = {n: z["delta_q"][i]*(float(z["delta_step"])*10) for i, n in enumerate(names)}
     needed = {u for s in (*MH_SHAPES.values(), *MH_HALVED.values()) for u in s}-set(unit)
     if needed: raise MediaError(f"{path}: no target {', '.join(sorted(needed))}")
@@ -480,30 +516,76 @@ REMEDY = "give the model file that flame.is.tue.mpg.de offers (generic_model.pkl
 
 
 class _Shell:
-    "Stands for an object of chumpy or scipy.sparse: keeps its fields, runs none of its code."
+    "Stands for a call in the file: keeps what it was given, runs none of it. `value` makes plain arrays of what is one."
+    args, state = (), None
     def __init__(self, *args): self.args = args
-    def __setstate__(self, state): self.state = state if isinstance(state, dict) else {}
+    def __setstate__(self, state): self.state = state
 
-    def array(self):
-        s = getattr(self, "state", {})
+    def value(self):                                               # an object of chumpy, or a sparse matrix
+        s = self.state if isinstance(self.state, dict) else {}
+        s = {k: _value(x) for k, x in s.items() if k in ("x", "data", "indices", "indptr", "_shape", "shape")}
         if {"data", "indices", "indptr"} <= set(s):               # compressed columns
             shape = s.get("_shape", s.get("shape"))
             out = np.zeros(shape)
+            if s["indptr"][0] != 0 or s["indptr"][-1] != len(s["indices"]): raise ValueError("a sparse matrix whose columns do not add up")
             columns = np.repeat(np.arange(shape[1]), np.diff(s["indptr"]))
             np.add.at(out, (s["indices"], columns), s["data"])
             return out
+        if "x" not in s: raise ValueError("a call that makes no array")
         return np.asarray(s["x"])
 
 
+class _Text(_Shell):
+    "_codecs.encode: how Python 3 writes bytes for Python 2."
+    def value(self): return self.args[0].encode("latin1")
+
+
+class _Dtype(_Shell):
+    "numpy.dtype: plain numbers, or objects. Fields, offsets and flags are not taken from a file: they can point anywhere."
+    def value(self):
+        d = np.dtype(_value(self.args[0]))
+        if d.kind not in "biufcO": raise ValueError(f"it asks for values of type {d}")
+        return d.newbyteorder(self.state[1]) if self.state else d
+
+
+class _Array(_Shell):
+    "numpy's _reconstruct: numbers from bytes, objects only from a list."
+    def value(self):
+        _, shape, d, columns, raw = self.state
+        d, raw, shape = _value(d), _value(raw), tuple(int(n) for n in shape)
+        if d.kind == "O":
+            if not isinstance(raw, list) or len(raw) != np.prod(shape, dtype=float): raise ValueError("objects that are no objects")
+            out = np.empty(len(raw), object)
+            for i, x in enumerate(raw): out[i] = _value(x)
+            return out.reshape(shape, order="F" if columns else "C")
+        return _numbers(shape, d, raw, columns)
+
+
+class _Number(_Shell):
+    "numpy's scalar."
+    def value(self):
+        d, raw = map(_value, self.args)
+        if d.kind == "O": raise ValueError("an object that is none")
+        return _numbers((), d, raw)[()]
+
+
+def _value(x): return x.value() if isinstance(x, _Shell) else x
+
+
+def _numbers(shape, d, raw, columns=False):
+    if not isinstance(raw, (bytes, str)): raise ValueError("numbers that are no bytes")
+    return np.ndarray(shape, d, raw.encode("latin1") if isinstance(raw, str) else raw, order="F" if columns else "C")
+
+
 class _Arrays(pickle.Unpickler):
-    "Only numpy's arrays, and shells: nothing in the file can run."
-    ALLOWED = {("numpy", "ndarray"), ("numpy", "dtype"), ("_codecs", "encode"), ("copyreg", "_reconstructor"), ("builtins", "object")}
-    ALLOWED |= {(m+".multiarray", n) for m in ("numpy.core", "numpy._core") for n in ("_reconstruct", "scalar")}
+    "Shells only: nothing in the file runs, not even numpy's own reading, which would believe forged addresses."
+    KNOWN = {("numpy", "ndarray"): _Shell, ("numpy", "dtype"): _Dtype, ("_codecs", "encode"): _Text, ("copyreg", "_reconstructor"): _Shell, ("builtins", "object"): _Shell}
+    KNOWN |= {(m+".multiarray", n): c for m in ("numpy.core", "numpy._core") for n, c in (("_reconstruct", _Array), ("scalar", _Number))}
 
     def find_class(self, module, name):
         if module.split(".")[0] == "chumpy" or (module.startswith("scipy.sparse") and name.endswith("csc_matrix")): return _Shell
-        if (module, name) not in self.ALLOWED: raise pickle.UnpicklingError(f"it asks for {module}.{name}")
-        return super().find_class(module, name)
+        if (module, name) not in self.KNOWN: raise pickle.UnpicklingError(f"it asks for {module}.{name}")
+        return self.KNOWN[module, name]
 
 
 def read_arrays(path, what):
@@ -517,9 +599,10 @@ def read_arrays(path, what):
                 version = np.lib.format.read_magic(f)
                 (np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0)(f)
             data = _Arrays(f, encoding="latin1").load()
+        data = _value(data)
         data = data.item() if isinstance(data, np.ndarray) and data.dtype == object and data.size == 1 else data
         if not isinstance(data, dict): raise ValueError("no table of arrays")
-        return {k: x.array() if isinstance(x, _Shell) else x for k, x in data.items()}
+        return {str(k): _value(x) for k, x in data.items()}
     except OSError as e: raise MediaError(f"{path}: cannot be read ({e.strerror or 'damaged'}): {what}") from None
     except Exception as e: raise MediaError(f"{path}: not a file we read ({e}): {what}") from None
 
@@ -534,6 +617,7 @@ def flame(path, landmarks, identities, expressions):
         shapes, poses = np.asarray(d["shapedirs"], float)*100, np.asarray(d["posedirs"], float)*100
         J = np.asarray(d["J_regressor"], float)@v
         if v.ndim != 2 or v.shape[1] != 3 or W.shape != (len(v), 5) or J.shape != (5, 3) or shapes.shape[:2] != v.shape or poses.shape != (*v.shape, 36): raise ValueError("sizes")
+        within(faces, len(v), "f")
     except (ValueError, TypeError) as e: raise MediaError(f"{path}: its arrays do not fit together ({e}): {REMEDY}") from None
     count = 300 if shapes.shape[2] >= 400 else shapes.shape[2]*3//4
     eyes = J[[3, 4]][np.argsort(-J[[3, 4], 0])]

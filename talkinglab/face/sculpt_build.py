@@ -99,9 +99,9 @@ def add_mouth(b, who, form):
     mouth = np.array([0, MOUTH_Y, z0])
     riding = dict(jawOpen=JAW, closed=JAW, tongueOut=.22*JAW)
     drift = {"jawForward": [0, 0, .85], "jawLeft": [.75, 0, 0], "jawRight": [-.75, 0, 0]}
-    v, f, rgb = parts.teeth(True)
+    v, f, rgb, _ = parts.teeth(True)
     b.add("teeth", v*[.97, 1, 1]+mouth+TEETH, f, rgb, gloss=1.)
-    v, f, rgb = parts.teeth(False)
+    v, f, rgb, _ = parts.teeth(False)
     b.add("teeth", v*[.91, 1, 1]+mouth+TEETH+[0, -.02, -.32], f, rgb, gloss=1., swing=riding, move={k: np.zeros_like(v)+d for k, d in drift.items()})
     v, f, tip = parts.tongue()
     share = .93-.20*tip

@@ -2,8 +2,10 @@
 from functools import lru_cache
 import numpy as np
 import scipy.sparse as sp
+from talkinglab.face.rig_files import neck_mask
 from talkinglab.face.sculpt_cage import MOUTH_Y, cage
 from talkinglab.face.sculpt_express import bump, ease, on_rings
+from talkinglab.face.sculpt_parts import teeth
 
 # Row of the jaw line in the cage's columns 0 (chin) to 8 (before the ear), with a share of the row above
 JAW_LINE = ((5, 0), (5, 0), (5, .1), (5, .3), (5, .6), (6, .2), (7, 0), (9, .5), (13, .5))
@@ -42,7 +44,11 @@ def regions(v, part, names, lips, lids):
     front = ease(0, 3, v[:, 2])*is_("skin")*ease(-12, -10.5, v[:, 1])
     low = ease(-1.8, -3.6, v[:, 1])
     eyes = np.maximum(is_("eyeL", "eyeR", "lashes")*1., np.r_[lids, np.zeros(len(v)-len(lids))])
-    return dict(lips=np.r_[lips, np.zeros(len(v)-len(lips))], mouth=mouth, upper_face=np.maximum(front*(1-low), eyes), lower_face=np.maximum(front*low, inside*1.),
+    rows, gum = np.flatnonzero(is_("teeth")), [teeth(up)[3] for up in (True, False)]    # the upper row was added first; gum and tooth are one band
+    upper, lower, gums = np.zeros((3, len(v)))
+    upper[rows], lower[rows], gums[rows] = np.r_[1-gum[0], 0*gum[1]], np.r_[0*gum[0], 1-gum[1]], np.concatenate(gum)
+    more = dict(teeth_upper=upper, teeth_lower=lower, gums=gums, neck=neck_mask(v, is_("skin"), v[landmarks()[0][:17]]))
+    return more|dict(lips=np.r_[lips, np.zeros(len(v)-len(lips))], mouth=mouth, upper_face=np.maximum(front*(1-low), eyes), lower_face=np.maximum(front*low, inside*1.),
                 eyes=eyes, hair=is_("hair")*1., torso=is_("torso")*1.)
 
 

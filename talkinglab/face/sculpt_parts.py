@@ -49,7 +49,7 @@ def ear(who, form, side, rows=15, columns=26):
 
 
 def teeth(upper, rows=7, columns=49):
-    "A curved band with a scalloped edge; returns points around the mouth's centre, faces, and albedo (linear)."
+    "A curved band with a scalloped edge; returns points around the mouth's centre, faces, albedo (linear) and the share of gum."
     t, u = np.linspace(-1.2, 1.2, columns)[None], np.linspace(0, 1, rows)[:, None]      # u: 0 at the gum, 1 at the edge
     width, tall = (.78, 1.12) if upper else (.58, .95)
     phase = (2.15*t/width+(0 if upper else .5)) % 1
@@ -59,7 +59,7 @@ def teeth(upper, rows=7, columns=49):
     v = np.stack([2.15*np.sin(t)+0*u, (y if upper else -y)+0*t, z+0*y], -1).reshape(-1, 3)
     gum = 1-ease(.24, .36, u+.07*np.cos(2*np.pi*phase))
     rgb = np.array([.80, .76, .68])*(1-.30*gap*ease(.3, .5, u))[..., None]*(1-gum[..., None])+np.array([.46, .14, .14])*gum[..., None]
-    return v, grid_faces(rows, columns, flip=upper), rgb.reshape(-1, 3)
+    return v, grid_faces(rows, columns, flip=upper), rgb.reshape(-1, 3), gum.ravel()
 
 
 def tongue(rows=12, columns=16):

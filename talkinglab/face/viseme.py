@@ -36,6 +36,7 @@ def split_phone(
     if alphabet not in ("auto","arpabet","ipa","espeak"): raise ValueError(f"alphabet={alphabet!r}: choose auto, arpabet, ipa or espeak")
     for name, read in _ALPHABETS.items():
         if alphabet in ("auto", name) and (found := read(label.strip())): return found
+    if alphabet in ("auto","arpabet") and label.strip().upper() in tables.PAUSES: return ("SIL",)
     raise ValueError(f"phone {label!r} is not known in {'ARPAbet, IPA or espeak-ng names' if alphabet=='auto' else alphabet}: rename it, or call it 'SIL' for a pause")
 
 def normalize_phone(
@@ -84,7 +85,7 @@ def normalize_phones(
     Raises `ValueError` for unknown labels and for times that are not numbers in order."""
     phones = [_checked(i, p) for i,p in enumerate(phones)]
     labels = {l.strip() for _,_,l in phones}
-    alphabet = next((name for name,read in _ALPHABETS.items() if all(l.upper() in tables.SILENCES or read(l) for l in labels)), "auto")
+    alphabet = next((name for name,read in _ALPHABETS.items() if all(l.upper() in tables.SILENCES or read(l) or (name=="arpabet" and l.upper() in tables.PAUSES) for l in labels)), "auto")
     out = []
     for start, end, label in phones:
         if end<=start: continue
@@ -129,6 +130,8 @@ def read_phones(
     except (TypeError, KeyError, IndexError, AttributeError): raise MediaError(f"{path}: is not a transcript of a shape we know: give [[start, end, phone], ...]") from None
 
 # %% ../../nbs/34_face.viseme.ipynb #c015
+class _Miscounted(ValueError): "A file that promises more rows than it has, or fewer than none."
+
 def _from_textgrid(text:str)->list:
     "Both of Praat's text forms are the same row of numbers and quoted texts; the long one has words between."
     tokens = re.findall(r'"(?:[^"]|"")*"|(?<![\w.\[])[-+]?\d+(?:\.\d+)?(?:[eE][-+]?\d+)?(?![\w\]])', re.sub(r"\[\d*\]:?", " ", text))
@@ -139,9 +142,12 @@ def _from_textgrid(text:str)->list:
                 i += 1
                 continue
             name, count, step = tokens[i+1].strip('"'), int(tokens[i+4]), 3 if tokens[i]=='"IntervalTier"' else 2
+            room = (len(tokens)-i-5)//step
+            if not 0<=count<=room: raise _Miscounted(f"this TextGrid is cut short or damaged: tier {name[:40]!r} promises {str(count)[:12]} intervals and holds up to {room}; save it again from Praat")
             rows = [tokens[i+5+step*k:i+5+step*(k+1)] for k in range(count)]
             if step==3: tiers[name] = [(float(a), float(b), t[1:-1].replace('""','"')) for a,b,t in rows]
             i += 5+step*count
+    except _Miscounted: raise
     except (IndexError, ValueError): raise ValueError("this TextGrid is cut short or damaged: save it again from Praat") from None
     if not tiers: raise ValueError("this TextGrid has no interval tier: phones need starts and ends")
     wanted = [n for n in tiers if re.search(r"phone|phoneme|segment|MAU\b|KAN\b", n, re.I)]
@@ -176,10 +182,14 @@ def _triple(item)->tuple|None:
 
 # %% ../../nbs/34_face.viseme.ipynb #c017
 def _from_lab(text:str, samples:bool)->list:
-    "Lines of start, end, label (HTK: 100 ns; else seconds; TIMIT: samples), or after a '#' of end, colour, label (Festival)."
+    """Lines of start, end, label, or after a '#' of end, colour, label (Festival). TIMIT counts samples, HTK 100 ns, others seconds.
+
+    HTK's times are whole numbers, and large: 10000 of its units are a millisecond, 10000 seconds nearly three hours. So whole numbers up to there are seconds."""
     lines = text.strip().splitlines()
     festival = "#" in [l.strip() for l in lines]
     if festival: lines = lines[[l.strip() for l in lines].index("#")+1:]
+    ends = [l.split()[1] for l in lines if len(l.split())>1]
+    htk = not festival and all(re.fullmatch(r"\d+", e) for e in ends) and bool(ends) and float(ends[-1])>10000
     out, last = [], 0.
     for n,line in enumerate(lines, 1):
         parts = line.split()
@@ -190,7 +200,7 @@ def _from_lab(text:str, samples:bool)->list:
         full = re.match(r"[^-]*\^[^-]*-([^+]+)\+", label)     # HTS: x^x-sil+hh=iy@...; states end in [2] to [6]
         state = re.search(r"\[(\d+)\]$", label)
         label = full[1] if full else label
-        scale = 1/16000 if samples else 1e-7 if re.fullmatch(r"\d+", parts[1]) and not festival else 1.
+        scale = 1/16000 if samples else 1e-7 if htk else 1.
         a, b = (last, a) if festival else (a*scale, b*scale)
         if state and int(state[1])>2 and out and out[-1][2]==label: out[-1] = (out[-1][0], b, label)
         else: out.append((a, b, label))
@@ -408,7 +418,8 @@ def mouth_curves(
     c["tuck"] = torch.maximum(c["tuck"], touch)*(1-shut)
     c["gap"] = c["gap"]*(1-shut)
     w = lips(c, gain)
-    soft = (tables.TOUCH-gain.rest-min(gain.pucker, 0.)*w["mouthPucker"])/(gain.lower+gain.upper)*shut # Lips that meet are not crushed: as far apart as one measures in people
+    part = tables.PART-gain.rest-.5*min(gain.pucker, 0.)*w["mouthPucker"].clamp(max=.3)                 # Lips that meet are not crushed
+    soft = (part/(gain.lower+gain.upper) if gain.lower+gain.upper>.01 else 0*part)*shut/(1+.5*abs(style.asymmetry)) # A head without these shapes lets them rest
     w |= {k: w[k]+soft.clamp(min=0) for k in ("mouthLowerDown","mouthUpperUp")}
     return arkit_curves(w, c, style, names)
 

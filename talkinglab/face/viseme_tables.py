@@ -61,6 +61,7 @@ CUES = {"cue A": "M", "cue B": "S", "cue C": "EH", "cue D": "AA", "cue E": "ER",
 TARGETS |= {cue: TARGETS[phone] for cue, phone in CUES.items()}
 
 TOUCH = .0045 # What is measured at the inner lips of people who say p, b, m, face heights
+PART = .0035 # What lips that meet are given: from .0038 on the first dark specks of an open mouth show between them on the procedural head
 DIPHTHONGS = {"AY": ("AA", "IH"), "AW": ("AA", "UW"), "OY": ("AO", "IH"), "EY": ("EH", "IY"), "OW": ("OW", "UW")}
 BILABIAL = ("P", "B", "M", "cue A")
 LABIODENTAL = ("F", "V", "cue G")
@@ -98,9 +99,10 @@ def rules()->dict:
 # ARPAbet with its dialects (CMUdict, TIMIT, HTK, pocketsphinx). Capitals; a stress digit is taken off before.
 ARPABET = {p: (p,) for p in (*(p for p in TARGETS if " " not in p), *DIPHTHONGS)} | {
     "AX": ("AH",), "AXR": ("ER",), "AX-H": ("AH",), "IX": ("IH",), "UX": ("UW",), "OH": ("AO",), "DX": ("D",), "NX": ("N",), "EL": ("AH", "L"), "EM": ("AH", "M"),
-    "EN": ("AH", "N"), "ENG": ("AH", "NG"), "HV": ("HH",), "WH": ("W",), "BCL": ("B",), "PCL": ("P",), "DCL": ("D",), "TCL": ("T",), "GCL": ("G",), "KCL": ("K",)}
+    "EN": ("AH", "N"), "ENG": ("AH", "NG"), "HV": ("HH",), "Q": ("HH",), "WH": ("W",), "BCL": ("B",), "PCL": ("P",), "DCL": ("D",), "TCL": ("T",), "GCL": ("G",), "KCL": ("K",)}
 SILENCES = {"", "SIL", "SP", "SPN", "SSIL", "PAU", "EPI", "H#", "#", "##", "BRTH", "BREATH", "NOISE", "NSN", "LAUGH", "<SIL>", "[SIL]", "<S>", "</S>", "<EPS>", "<P:>", "[NOISE]", "[SPEECH]", "+NSN+",
-            "+SPN+", "++NOISE++", "++BREATH++", "UNK", "<UNK>", "_", "_:", "_!", "_^_", "||", "|", "Q", "X"}
+            "+SPN+", "++NOISE++", "++BREATH++", "UNK", "<UNK>", "_", "_:", "_!", "_^_", "||", "|"}
+PAUSES = {"X"} # In label files of ARPAbet only: elsewhere x is the sound of Bach
 
 # One IPA sign -> the sound nearest to it *for the lips*: a German y is an English oo to look at.
 IPA = {k: v for v, signs in {

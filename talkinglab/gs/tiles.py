@@ -76,6 +76,7 @@ def _dismiss(inbox:SimpleQueue, crew:list[threading.Thread]):
     for _ in crew: inbox.put(None)
     for t in crew: t.join(5)
 
+# %% ../../nbs/13_gs.tiles.ipynb #c022
 def together(
     name:str,         # A kernel of `tiles_kernels`: its first argument counts the parts of each phase that are taken and done
     phases:int,       # How many phases it has
@@ -94,7 +95,7 @@ def together(
     with patience("compiling the CPU renderer, once for this machine: up to half a minute"): kernel(jobs, *args) # compiled or loaded here: nobody helps
     _met.add(met)
 
-# %% ../../nbs/13_gs.tiles.ipynb #c027
+# %% ../../nbs/13_gs.tiles.ipynb #c028
 @dataclass(frozen=True)
 class Footprints:
     "What b cameras see of n Gaussians: one row for each, seen or not."
@@ -127,7 +128,7 @@ def _parts(n:int, size:int)->int:
     "In how many parts to cut n rows. The number of threads does not matter, so it cannot change a bit of the result."
     return min(max(n//size, 1), 16)
 
-# %% ../../nbs/13_gs.tiles.ipynb #c033
+# %% ../../nbs/13_gs.tiles.ipynb #c034
 class _Project(torch.autograd.Function):
     "`project` and its chain rule, sixteen Gaussians at a time."
     @staticmethod
@@ -159,7 +160,7 @@ class _Project(torch.autograd.Function):
         views[:,:3] = torch.from_numpy(v_views.sum(0, dtype=np.float64)[:,:12].reshape(b, 3, 4))
         return *(x[:n] for x in out), views, *[None]*(2+len(ctx.settings))
 
-# %% ../../nbs/13_gs.tiles.ipynb #c034
+# %% ../../nbs/13_gs.tiles.ipynb #c035
 def _take_only_float32(**tensors:Tensor):
     for name, x in tensors.items():
         if x.dtype!=torch.float32 or x.device.type!="cpu":
@@ -184,7 +185,7 @@ def footprints(
     wrong = np.zeros(_parts(len(g), 1024)*len(cameras), np.int64)
     return Footprints(*_apply(_Project, g.means, g.quats, g.scales, g.opacities, views, Ks, wrong, *settings), not wrong.any())
 
-# %% ../../nbs/13_gs.tiles.ipynb #c040
+# %% ../../nbs/13_gs.tiles.ipynb #c041
 @dataclass(frozen=True)
 class Tiles:
     "Which Gaussian touches which tile, and in which rows: one entry for each pair, each tile's nearest first."
@@ -202,7 +203,7 @@ class Tiles:
     @property
     def rows(self)->Int[np.ndarray, "e 2"]: return np.stack([self.who&15, self.who>>4&15], 1) # First and last row in the tile
 
-# %% ../../nbs/13_gs.tiles.ipynb #c043
+# %% ../../nbs/13_gs.tiles.ipynb #c044
 def _arrange(shapes:list[np.ndarray], cameras:int, width:int, height:int, shift:int, room:int=0)->Tiles:
     "Sort once by depth and count; `who` and `slot` are still to be filled."
     means2d, conics, depths, alphas = shapes
@@ -228,7 +229,7 @@ def _fill(kernel:str, tiles:Tiles, order:np.ndarray, cameras:int, width:int, hei
     together(kernel, 2, len(per_tile), *tag, rows, seen, notes, t.shapes, cameras, width, height, t.shift, per_tile, t.count, t.first,
              t.who, t.slot, order, t.offsets, *args)
 
-# %% ../../nbs/13_gs.tiles.ipynb #c044
+# %% ../../nbs/13_gs.tiles.ipynb #c045
 def bin_tiles(
     footprints:Footprints,
     width:int, height:int, # px
@@ -247,7 +248,7 @@ def _rows(*tensors:Float[Tensor, "b n *_"])->list[np.ndarray]:
     "Camera after camera."
     return [x.reshape(-1, *x.shape[2:]) for x in (_array(x, 1) for x in tensors)]
 
-# %% ../../nbs/13_gs.tiles.ipynb #c060
+# %% ../../nbs/13_gs.tiles.ipynb #c061
 class _Paint(torch.autograd.Function):
     "Paint, and remember the lists; on the way back replay each tile from the front."
     @staticmethod
@@ -283,7 +284,7 @@ class _Paint(torch.autograd.Function):
         v_means2d, v_shapes, v_opacities, v_values = (g[:,:n] for g in grads)
         return v_means2d, v_shapes, None, v_opacities, v_values, None, None
 
-# %% ../../nbs/13_gs.tiles.ipynb #c061
+# %% ../../nbs/13_gs.tiles.ipynb #c062
 def _channels(values:Float[Tensor, "b n c"])->Float[np.ndarray, "m p"]:
     "Row after row; more than four channels are filled up to a multiple of sixteen."
     x = _array(values, 1)
@@ -305,7 +306,7 @@ def paint(
         raise ValueError(f"values are {tuple(values.shape)}: need {f.depths.shape[-1]} rows, one a Gaussian, and at least one channel")
     return _apply(_Paint, f.means2d, f.shapes, f.depths, f.opacities, values, width, height)
 
-# %% ../../nbs/13_gs.tiles.ipynb #c070
+# %% ../../nbs/13_gs.tiles.ipynb #c071
 def composite(
     projection:Projection,
     values:Float[Tensor, "m c"], # What each projected Gaussian carries

@@ -18,10 +18,12 @@ from .motion import Table, table
 
 # %% ../../nbs/53_measure.disentangle.ipynb #c006
 Factors = dict[str, Int[Tensor, "n"]|Float[Tensor, "n"]] # Name -> class numbers (integers) or amounts (floats)
+Codes = Float[Tensor, "n d"]|Int[Tensor, "n d"]          # One row a sample: amounts, or class numbers such as tokens
 
-def _check(codes:Tensor, factors:dict, least:int=2)->None:
+def _check(codes:Tensor, factors:dict, least:int=2, samples:int=2)->None:
     if codes.ndim!=2: raise ValueError(f"codes are {tuple(codes.shape)}: give one row of numbers a sample")
     n, d = codes.shape
+    if n<samples: raise ValueError(f"{n} samples are too few: give at least {samples}")
     if d<least: raise ValueError(f"{d} code: a gap needs a runner-up, give at least {least}")
     if not factors: raise ValueError("no factors: name at least one cause")
     if not codes.isfinite().all(): raise ValueError(f"{int((~codes.isfinite()).sum())} code values are not finite: remove those samples")
@@ -41,20 +43,20 @@ def _standard(codes:Tensor)->np.ndarray:
 
 # %% ../../nbs/53_measure.disentangle.ipynb #c008
 def _bins(x:Tensor, bins:int)->Tensor:
-    "Bins of equal count; equal values stay together. A number with no more values than bins keeps them."
+    "Bins of equal count; equal values stay together. Classes, and amounts of no more values than bins, keep theirs."
     values, which, counts = x.unique(return_inverse=True, return_counts=True)
-    if len(values)<=bins: return which
+    if _discrete(x) or len(values)<=bins: return which
     return ((counts.cumsum(0)-counts)*bins//len(x))[which]
 
 # %% ../../nbs/53_measure.disentangle.ipynb #c009
 def mutual_information(
-    codes:Float[Tensor, "n d"],
+    codes:Codes,
     factors:Factors,
-    bins:int=20,              # For amounts, of equal count
+    bins:int=20,              # For amounts (floats), of equal count: an amount tells log2(bins) bits at most
 )->Float[Tensor, "d k"]:      # Bits
     """Mutual information of each number of a code with each factor.
 
-    Raises `ValueError` for lengths that differ, constant factors, and values that are not finite."""
+    Raises `ValueError` for lengths that differ, fewer than two samples, constant factors, and values that are not finite."""
     from sklearn.metrics import mutual_info_score
     _check(codes, factors, 1)
     told = [_bins(z, bins).cpu().numpy() for z in codes.T]
@@ -71,16 +73,16 @@ class Gap:
     best:dict[str,int]           # Row of the leader
 
 def mig(
-    codes:Float[Tensor, "n d"],
+    codes:Codes,
     factors:Factors,
-    bins:int=20,              # For amounts, of equal count
+    bins:int=20,              # For amounts (floats), of equal count; no fewer than a factor has classes
 )->Gap:                       # In [0, 1]
     """Mutual information gap: shares of each factor's entropy, best minus second best.
 
     Raises `ValueError` as `mutual_information` does, and for a code of one number.
     Source: Chen et al. 2018, "Isolating Sources of Disentanglement in VAEs", eq. 6; there with bins of equal width."""
     _check(codes, factors)
-    own = torch.cat([mutual_information(v.double()[:,None], {k: v}, bins)[0] for k,v in factors.items()]) # entropies
+    own = torch.cat([mutual_information(v[:,None], {k: v}, bins)[0] for k,v in factors.items()]) # entropies
     return _gap(mutual_information(codes, factors, bins)/own, factors)
 
 # %% ../../nbs/53_measure.disentangle.ipynb #c014
@@ -89,31 +91,40 @@ def _gap(matrix:Tensor, factors:dict)->Gap:
     gaps = first-second
     return Gap(float(gaps.mean()), dict(zip(factors, gaps.tolist())), matrix, dict(zip(factors, where[0].tolist())))
 
+def _halves(name:str, y:np.ndarray, order:np.ndarray)->tuple[np.ndarray, np.ndarray]:
+    "Samples that teach and samples that are tried: in the given order, every second one of each class."
+    values, counts = np.unique(y, return_counts=True)
+    few = counts.argmin()
+    if counts[few]<2: raise ValueError(f"factor {name!r}: class {values[few]} has 1 of {len(y)} samples, which cannot both teach and be tried: leave it out, or give at least 2")
+    second = (np.arange(len(y))-np.repeat(counts.cumsum()-counts, counts))%2==1
+    by_class = order[y[order].argsort(kind="stable")]
+    return by_class[~second], by_class[second]
+
 # %% ../../nbs/53_measure.disentangle.ipynb #c018
 def sap(
-    codes:Float[Tensor, "n d"],
+    codes:Codes,
     factors:Factors,
     generator:torch.Generator|None=None, # Chooses the half on which classifiers are tried; default: seed 0
 )->Gap:                                  # In [0, 1]
     """Separated attribute predictability: gap between the two numbers that predict a factor best, each alone.
 
-    Amounts: squared correlation. Classes: balanced accuracy of a linear classifier on the half that it was not trained on, so at most 1 - 1/classes.
+    Amounts: squared correlation. Classes: balanced accuracy of a linear classifier on the half of each class that it was not trained on, so at most 1 - 1/classes.
     The paper's classifier is a linear SVM, for two classes; with more its one-against-rest cannot cut a middle class out of a line, and ours, logistic regression, can.
-    Raises `ValueError` as `mig` does. Source: Kumar et al. 2018, "Variational Inference of Disentangled Latent Concepts", section 3."""
+    Raises `ValueError` as `mig` does, for fewer than four samples, and for a class of one sample. Source: Kumar et al. 2018, "Variational Inference of Disentangled Latent Concepts", section 3."""
     from sklearn.linear_model import LogisticRegression
     from sklearn.metrics import balanced_accuracy_score
     from threadpoolctl import threadpool_limits
-    _check(codes, factors)
+    _check(codes, factors, samples=4)
     z = _standard(codes)
     order = np.random.default_rng(_seed(generator)).permutation(len(z))
-    learn, check = order[len(z)//2:], order[:len(z)//2]
-    def worth(i, v):
+    halves = {k: _halves(k, v.cpu().numpy(), order) for k,v in factors.items() if _discrete(v)}
+    def worth(i, k, v):
         if not z[:,i].any(): return 0.
         if not _discrete(v): return float((z[:,i]*_standard(v[:,None])[:,0]).mean()**2)
-        y = v.cpu().numpy()
+        y, (learn, check) = v.cpu().numpy(), halves[k]
         said = LogisticRegression(class_weight="balanced").fit(z[learn,i:i+1], y[learn]).predict(z[check,i:i+1])
         return float(balanced_accuracy_score(y[check], said))
-    with threadpool_limits(1): return _gap(torch.tensor([[worth(i, v) for v in factors.values()] for i in range(z.shape[1])]), factors)
+    with threadpool_limits(1): return _gap(torch.tensor([[worth(i, k, v) for k,v in factors.items()] for i in range(z.shape[1])]), factors)
 
 # %% ../../nbs/53_measure.disentangle.ipynb #c022
 def forest(discrete:bool, seed:int): # -> a scikit-learn model
@@ -164,7 +175,7 @@ def _entropy(weights:Tensor)->Tensor:
 
 # %% ../../nbs/53_measure.disentangle.ipynb #c030
 def dci(
-    codes:Float[Tensor, "n d"],
+    codes:Codes,
     factors:Factors,
     expert:Callable=forest,              # (discrete, seed) -> a scikit-learn model with `feature_importances_` or `coef_`
     generator:torch.Generator|None=None, # Splits the samples, seeds the experts; default: seed 0
@@ -172,15 +183,17 @@ def dci(
     """Disentanglement, completeness, informativeness. Experts learn on three quarters of the samples and are tried on the rest.
 
     Told: for amounts the R² (not below 0), for classes the accuracy, from 0 at the best blind guess to 1; the paper gives errors instead.
-    Raises `ValueError` as `mig` does, and for fewer than two factors.
+    Raises `ValueError` as `mig` does, for fewer than two factors or eight samples, and for a factor of which the experts would see one class only.
     Source: Eastwood and Williams 2018, "A Framework for the Quantitative Evaluation of Disentangled Representations"."""
-    _check(codes, factors)
+    _check(codes, factors, samples=8)
     if len(factors)<2: raise ValueError(f"only the factor {next(iter(factors))!r}: order needs at least two")
     z, seed, weights, told = _standard(codes), _seed(generator), [], {}
     order = np.random.default_rng(seed).permutation(len(z))
     learn, check = order[len(z)//4:], order[:len(z)//4]
     for k,v in factors.items():
         y = v.cpu().numpy() if _discrete(v) else _standard(v[:,None])[:,0]
+        if _discrete(v) and (y[learn]==y[learn[0]]).all():
+            raise ValueError(f"factor {k!r}: {(y==y[learn[0]]).sum()} of {len(y)} samples are class {y[learn[0]]}, and all {len(learn)} that teach: give more of the others")
         model = expert(_discrete(v), seed).fit(z[learn], y[learn])
         w = model.feature_importances_ if hasattr(model, "feature_importances_") else np.abs(np.atleast_2d(model.coef_)).mean(0)
         blind = np.unique(y[check], return_counts=True)[1].max()/len(check) if _discrete(v) else 0.
@@ -207,7 +220,7 @@ class Disentanglement:
         return table([[k, *(s.row()[k] for s in columns.values())] for k in self.row()], ["", *columns])
 
 def disentangle(
-    codes:Float[Tensor, "n d"],
+    codes:Codes,
     factors:Factors,
     bins:int=20,                         # For MIG
     expert:Callable=forest,              # For DCI
@@ -288,13 +301,14 @@ def probe(
 )->Probe:
     """Accuracy of a linear reader (logistic regression on standardised features) on groups it never met; each sample is tried once.
 
-    Raises `ValueError` for lengths that differ, a grouping of one group, and a label that its teachers never show."""
+    Where the films' motion never depends on who moves, as in `face.actor.perform`, persons are at chance by construction: that checks a pipeline for leaks and finds out nothing about faces.
+    Raises `ValueError` for lengths that differ, fewer than two samples, groups or folds, and labels that the teachers never show."""
     from sklearn.linear_model import LogisticRegression
     from sklearn.pipeline import make_pipeline
     from sklearn.preprocessing import StandardScaler
     from threadpoolctl import threadpool_limits
     g = generator or torch.Generator().manual_seed(0)
-    _check_probe(features, labels, groups)
+    _check_probe(features, labels, groups, folds)
     parts = [_folds(ids.cpu(), folds, g) for ids in groups.values()]
     x, y, said = features.double().cpu().numpy(), labels.cpu(), torch.full((len(labels),), -1)
     for cell in torch.cartesian_prod(*(torch.arange(many) for _,many in parts)).view(-1, len(parts)):
@@ -303,6 +317,7 @@ def probe(
         if not tried.any(): continue
         unseen = set(y[tried].tolist())-set(y[teach].tolist())
         if unseen: raise ValueError(f"labels {sorted(unseen)} occur only in groups that are held out ({', '.join(groups)}): a label cannot be its own group; regroup, or use more folds")
+        if len(y[teach].unique())<2: raise ValueError(f"the {int(teach.sum())} samples that may teach while others are tried ({', '.join(groups)}) are all labelled {int(y[teach][0])}: spread each label over more groups, or use more folds")
         reader = make_pipeline(StandardScaler(), LogisticRegression(C=strength, max_iter=3000))
         with threadpool_limits(1): reader.fit(x[teach.numpy()], y[teach].numpy()) # small matrices: threads would cost ten times what they save
         said[tried] = torch.from_numpy(reader.predict(x[tried.numpy()]))
@@ -311,12 +326,14 @@ def probe(
     return Probe(float(right.mean()), *_interval(right, {k: v.cpu() for k,v in groups.items()}, takes, g), float(y.bincount().max())/len(y), y, said, takes)
 
 # %% ../../nbs/53_measure.disentangle.ipynb #c047
-def _check_probe(features:Tensor, labels:Tensor, groups:dict):
+def _check_probe(features:Tensor, labels:Tensor, groups:dict, folds:int):
+    for k,v in {"labels": labels, **groups}.items():
+        if len(v)!=len(features): raise ValueError(f"{k!r} has {len(v)} entries for {len(features)} samples: they must go together")
+    if len(features)<2: raise ValueError(f"{len(features)} samples are too few: give at least two labels, each in two groups")
+    if folds<2: raise ValueError(f"folds={folds}: give at least 2, one is tried while the others teach")
     if labels.is_floating_point() or int(labels.min())<0: raise ValueError("labels must be class numbers from 0")
     if len(labels.unique())<2: raise ValueError(f"every label is {int(labels[0])}: there is nothing to tell apart")
     if not features.isfinite().all(): raise ValueError(f"{int((~features.isfinite()).sum())} feature values are not finite: remove those samples")
     if not groups: raise ValueError("no groups: name what must be unseen, sentence or person; a random split only shows what was memorised")
-    for k,v in {"labels": labels, **groups}.items():
-        if len(v)!=len(features): raise ValueError(f"{k!r} has {len(v)} entries for {len(features)} samples: they must go together")
     for k,v in groups.items():
-        if len(v.unique())<2: raise ValueError(f"all samples are in {k} {v[0].item()}: nothing could be held out")
+        if len(v.unique())<2: raise ValueError(f"all samples are in {k} {v[0].item()}: nothing could be held out of {len(v)}; give at least 2 groups")

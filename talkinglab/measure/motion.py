@@ -7,6 +7,7 @@ __all__ = ['Masks', 'lve', 'lip_max', 'mve', 'eve', 'mod', 'gap_correlation', 'g
            'dynamics_error', 'Table', 'table', 'MotionScores', 'MotionMeter']
 
 # %% ../../nbs/52_measure.motion.ipynb #c002
+import math
 from dataclasses import dataclass, fields
 import torch
 from jaxtyping import Bool, Float, Int
@@ -116,6 +117,9 @@ def eve(
 def _curves(pred:Tensor, truth:Tensor):
     if pred.shape!=truth.shape: raise ValueError(f"prediction has {len(pred)} frames, truth {len(truth)}: cut both to the same frames")
     if not len(pred): raise ValueError("nothing to measure in 0 frames: give at least one")
+    for who,x in (("prediction", pred), ("truth", truth)):
+        bad = (~x.isfinite()).nonzero()[:,0]
+        if len(bad): raise ValueError(f"the {who} has {len(bad)} of {len(x)} values that are not finite, the first {x[bad[0]].item():g} at frame {int(bad[0])}: leave those frames out of both")
 
 # %% ../../nbs/52_measure.motion.ipynb #c030
 def mod(
@@ -124,7 +128,7 @@ def mod(
 )->Float[Tensor, ""]:         # mm, not squared
     """Mouth opening difference: mean absolute difference, not squared.
 
-    Raises `ValueError` for different lengths and for no frames. Source: Sun et al. 2024, "DiffPoseTalk"."""
+    Raises `ValueError` for different lengths, no frames, and values that are not finite. Source: Sun et al. 2024, "DiffPoseTalk"."""
     _curves(pred, truth)
     return 1e3*(pred-truth).abs().mean()
 
@@ -158,7 +162,7 @@ def gap_correlation(
 )->Float[Tensor, ""]:         # -1 to 1
     """Pearson's correlation of two openings: blind to size and offset.
 
-    Raises `ValueError` for different lengths, and for a curve that never moves: its correlation is not defined."""
+    Raises `ValueError` as `mod` does, and for a curve that never moves: its correlation is not defined."""
     _curves(pred, truth)
     shares = _shares(pred, truth, 0)
     if still := _still(shares): raise ValueError(f"{still}, so the correlation is undefined: report that, not 0")
@@ -170,7 +174,7 @@ def gap_concordance(
 )->Float[Tensor, ""]:         # -1 to 1; 1 only for equal curves
     """Lin's concordance of two openings: the correlation, less what is lost by another size or offset. A still prediction has 0.
 
-    Raises `ValueError` for different lengths, and for a truth that never moves.
+    Raises `ValueError` as `mod` does, and for a truth that never moves.
     Source: Lin 1989, "A concordance correlation coefficient to evaluate reproducibility"."""
     _curves(pred, truth)
     shares = _shares(pred, truth, 0)
@@ -179,12 +183,21 @@ def gap_concordance(
 
 # %% ../../nbs/52_measure.motion.ipynb #c039
 def _peak(r:Tensor)->float|None:
-    "Shift of the highest value, between frames, from the middle; the smallest of equals; None where the range ends before the peak."
+    "Shift of the highest value, between frames, from the middle; the smallest of equals; None where the range ends before the peak, and where all are equal."
     reach = len(r)//2
     i = min((r>=r.max()-1e-9).nonzero()[:,0].tolist(), key=lambda i: abs(i-reach))
-    if i in (0, len(r)-1): return None
+    if i in (0, len(r)-1) or _flat(r): return None
     a, b, c = r[i-1:i+2].tolist()
-    return i-reach+(a-c)/(2*(a-2*b+c))
+    bend = a-2*b+c
+    return i-reach+((a-c)/(2*bend) if bend<-4e-9 else 0.) # no parabola through a plateau
+
+def _flat(r:Tensor)->bool: return bool(r.max()-r.min()<1e-9)
+
+def _frames(reach:float, fps:float)->int:
+    "Largest shift tried, in frames."
+    if not 0<fps<math.inf: raise ValueError(f"fps={fps:g}: give the frame rate in Hz, above 0")
+    if not 0<reach<math.inf: raise ValueError(f"reach={reach:g}: give the largest shift in seconds, above 0")
+    return max(1, round(reach*fps))
 
 # %% ../../nbs/52_measure.motion.ipynb #c040
 @dataclass(frozen=True)
@@ -204,13 +217,14 @@ def gap_lag(
 )->Lag:
     """The shift at which two openings correlate best.
 
-    Raises `ValueError` for different lengths, fewer frames than the shifts need, curves that never move, and a best shift at the end of the range."""
+    Raises `ValueError` as `mod` does, and for rates and reaches not above 0, fewer frames than the shifts need, curves that never move, straight lines, and a best shift at the end of the range."""
     _curves(pred, truth)
-    n = max(1, round(reach*fps))
+    n = _frames(reach, fps)
     shares = _shares(pred, truth, n).cpu()
     if still := _still(shares): raise ValueError(f"{still}, so no lag is better than another")
     r = _ratio(shares)
     at = _peak(r)
+    if _flat(r): raise ValueError(f"all {2*n+1} shifts agree alike ({r[n]:.3g}): straight lines have no lag; give curves that open and close")
     if at is None: raise ValueError(f"agreement still rises at {n} frames, the largest shift tried: widen reach={reach:g}, or the curves do not match at all")
     return Lag(at, 1000*at/fps, float(r.max()), torch.arange(-n, n+1), r.float())
 
@@ -294,10 +308,18 @@ _LABELS = dict(lve_mm2="LVE, mm² (squared, lips)", lip_max_mm="lip-max, mm (lip
     clips="clips", frames="frames", masks="masks")
 
 # %% ../../nbs/52_measure.motion.ipynb #c063
+def _finite(sums:dict, **tensors:Tensor)->dict:
+    "The sums of a clip, unless one of them would spoil all later ones."
+    lost = [k for k,v in sums.items() if not math.isfinite(v)]
+    holes = {who: int((~x.isfinite()).sum()) for who,x in tensors.items()}
+    if lost: raise ValueError(f"{', '.join(lost)} would not be finite: {' and '.join(f'{k} values of the {who}' for who,k in holes.items() if k)} are not; leave those frames out")
+    return sums
+
+# %% ../../nbs/52_measure.motion.ipynb #c064
 class MotionMeter:
-    "Adds up clips and holds none of them: `add` each, then ask for `scores()`. Two meters can be added."
+    "Adds up clips and holds none: `add` each, ask for `scores()`. Two meters can be added. Raises `ValueError` for rates and reaches not above 0."
     def __init__(self, masks:Masks, fps:float, reach:float=.4): # Hz; largest shift tried, s
-        self.masks, self.fps, self.reach = masks, fps, max(1, round(reach*fps))
+        self.masks, self.fps, self.reach = masks, fps, _frames(reach, fps)
         self.sums = dict.fromkeys(("frames","clips","lve","lip_max","mve","eve","fdd","fdd_abs","dynamics","mod","apart"), 0.)
         self.shares = torch.zeros(3, 2*self.reach+1, dtype=torch.float64)
 
@@ -305,14 +327,14 @@ class MotionMeter:
         pred:Float[Tensor, "t v 3"],  # m, head frame
         truth:Float[Tensor, "t v 3"], # m
         rest:Float[Tensor, "v 3"])->"MotionMeter": # m
-        "Measure one clip. Raises `ValueError` as the measures do, and for clips too short for the shifts; the sums are then as before."
+        "Measure one clip. Raises `ValueError` as the measures do, for clips too short for the shifts, and for numbers that are not finite; the sums are then as before."
         _pair(pred, truth)
         if pred.shape[1]!=self.masks.v: raise ValueError(f"clip has {pred.shape[1]} vertices, masks {self.masks.name!r} are for {self.masks.v}")
         n, m, pred, truth = len(pred), self.masks, pred.detach(), truth.detach()
         a, b = ((x[:,m.inner[0]]-x[:,m.inner[1]]).norm(dim=-1).double() for x in (pred, truth))
         shares, still = _shares(a, b, self.reach), fdd(pred, truth, rest, m.upper)
-        new = dict(frames=n, clips=1, lve=n*lve(pred, truth, m.lips), lip_max=n*lip_max(pred, truth, m.lips), mve=n*mve(pred, truth, m.face),
-            eve=n*eve(pred, truth, m.eyes), fdd=still, fdd_abs=still.abs(), dynamics=dynamics_error(pred, truth, m.upper), mod=n*mod(a, b), apart=n*(a.mean()-b.mean())**2)
+        new = _finite(dict(frames=n, clips=1, lve=n*lve(pred, truth, m.lips), lip_max=n*lip_max(pred, truth, m.lips), mve=n*mve(pred, truth, m.face),
+            eve=n*eve(pred, truth, m.eyes), fdd=still, fdd_abs=still.abs(), dynamics=dynamics_error(pred, truth, m.upper), mod=n*mod(a, b), apart=n*(a.mean()-b.mean())**2), prediction=pred, truth=truth, rest=rest)
         self.sums, self.shares = {k: v+float(new[k]) for k,v in self.sums.items()}, self.shares+shares.cpu()
         return self
 
