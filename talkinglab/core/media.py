@@ -352,7 +352,7 @@ def _video_frame(image:Tensor, index:int, size:tuple[int,int], path:Path):
 
 def _add_video(out, codec:str, rate:Fraction, size:tuple[int,int], quality:int):
     "A stream for frames of `size` (h, w), labelled BT.709."
-    options = dict(crf=str(quality), preset="veryfast", threads="1") # With several threads a busy machine writes other bytes now and then
+    options = dict(crf=str(quality), preset="veryfast")
     if codec!="libx264": options = {"crf":str(quality+12), "deadline":"realtime", "cpu-used":"6", "row-mt":"1"}
     v = out.add_stream(codec, rate=rate, options=options)
     v.height, v.width, v.pix_fmt = size[0]+size[0]%2, size[1]+size[1]%2, "yuv420p"

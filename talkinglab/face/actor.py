@@ -450,7 +450,7 @@ def corpus(
     workers:int|None=None,                # Processes; default: one a core
     progress:Callable[[Iterable], Iterable]=iter, # Wraps the takes as they end, e.g. tqdm
 )->Corpus:
-    """Film everybody saying everything in every style. Stopped anywhere and called again it goes on, and ends with the same bytes.
+    """Film everybody saying everything in every style. Stopped anywhere and called again it goes on, and ends with the same takes: the same bits go into the encoder.
 
     In a script, call it below `if __name__=="__main__":`, as processes are started. Raises `ValueError` if the folder holds another corpus."""
     folder, ways = Path(folder), dict(styles) if isinstance(styles, dict) else {n: _style(n) for n in styles}
