@@ -7,12 +7,13 @@ lips' mid-points over the face's height; the least within a consonant, the great
 Style: a linear probe on 4 s of true motion, trained on some sentences and people, asked about others. Parts whose data are absent are left out, and said so.
 """
 import argparse
+import json
 import tempfile
 import time
 from pathlib import Path
 
 import torch
-from report import ROOT, keep, where
+from report import RESULTS, ROOT, keep, where
 
 REAL = dict(bilabial=.0045, labiodental=.0197, open=.066) # Medians of lip gap over face height, GRID speaker 1
 
@@ -131,15 +132,16 @@ def found_by_mediapipe(data, rigs, step=5):
     rows = {}
     with mp.tasks.vision.FaceLandmarker.create_from_options(options) as finder:
         for name, rig in rigs.items():
-            clip, jaw, truth = film(samples("lesson.flac"), samples("lesson.json"), rig), [], []
+            clip, jaw, truth, seen_open = film(samples("lesson.flac"), samples("lesson.json"), rig), [], [], []
             picked = range(0, len(clip), step)
             for i in picked:
                 seen = finder.detect(mp.Image(image_format=mp.ImageFormat.SRGB, data=to_uint8(clip.frames[i])))
                 if not seen.face_blendshapes: continue
                 jaw.append(next(c.score for c in seen.face_blendshapes[0] if c.category_name == "jawOpen"))
                 truth.append(float(clip.motion.curve("jawOpen")[i]))
-            r = torch.corrcoef(torch.tensor([jaw, truth]))[0, 1].item() if len(jaw) > 2 else None
-            rows[name] = dict(frames=len(picked), found=round(len(jaw)/len(picked), 3), jaw_open_correlation=r and round(r, 3))
+                seen_open.append(truth[-1]-float(clip.motion.curve("mouthClose")[i])) # a jaw behind closed lips is not seen
+            r = lambda x: round(torch.corrcoef(torch.tensor([jaw, x]))[0, 1].item(), 3) if len(jaw) > 2 else None
+            rows[name] = dict(frames=len(picked), found=round(len(jaw)/len(picked), 3), jaw_open_correlation=r(truth), jaw_open_minus_mouth_close_correlation=r(seen_open))
     return rows
 
 
@@ -150,6 +152,8 @@ def main():
     p.add_argument("--without", nargs="*", default=[], choices=("lips", "probe", "speed", "corpus", "mediapipe"))
     a = p.parse_args()
     result = dict(**where(), seeds=list(range(a.seeds)))
+    old = json.loads((RESULTS/"actor.json").read_text()) if (RESULTS/"actor.json").is_file() else {}
+    result |= {k: old[k] for k in a.without if k in old} | ({"kept": {k: old.get("kept", {}).get(k, old["commit"]) for k in a.without if k in old}} if a.without and old else {}) # left out: the last figures, and whose they are
     rigs, clips = heads(a.data), spoken(a.data)
     parts = dict(lips=lambda: {name: lips(rig, clips) for name, rig in rigs.items()} if clips else "no recordings with phone times", probe=lambda: style_probe(a.seeds),
                  mediapipe=lambda: found_by_mediapipe(a.data, rigs), speed=speed, corpus=corpus_time)
