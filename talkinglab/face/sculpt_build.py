@@ -8,7 +8,8 @@ from talkinglab.face import sculpt_parts as parts
 from talkinglab.face.mesh import occlusion
 from talkinglab.face.rig import ARKIT
 from talkinglab.face.sculpt_cage import MOUTH_Y, cage, even, skin_average, skin_mirror
-from talkinglab.face.sculpt_express import HINGE, JAW, bump, ease, on_rings, swings
+from talkinglab.face.rig_files import ease
+from talkinglab.face.sculpt_express import HINGE, JAW, bump, on_rings, swings
 from talkinglab.face.sculpt_form import head_form
 from talkinglab.face.sculpt_hair import above_hairline, wear
 from talkinglab.face.sculpt_marks import landmarks, regions, unwrap

@@ -5,12 +5,12 @@ An angle per cage point about the x axis through the jaw's hinge or the eyeball'
 import numpy as np
 import scipy.sparse as sp
 import scipy.sparse.linalg as sla
+from talkinglab.face.rig_files import SIDES
 from talkinglab.face.sculpt_cage import cage, eye_angles, mouth_angles
 from talkinglab.face.sculpt_place import lid_ring
 
 HINGE = np.array([0., -1.8, -1.0])       # Axis of the jaw, just before the ears, cm
 JAW = np.radians(17)                     # jawOpen = 1
-SIDES = (("Left", 1), ("Right", -1))
 # Lid openings above and below the pupil, cm, at weight 1 (the resting ones are the person's)
 LIDS = {"eyeSquint": (.50, .38), "eyeWide": (1.06, .86)}
 
@@ -18,12 +18,6 @@ LIDS = {"eyeSquint": (.50, .38), "eyeWide": (1.06, .86)}
 def bump(P, center, size):
     "Gaussian of the distance to `center`, measured in `size`."
     return np.exp(-(((P-np.asarray(center))/np.asarray(size))**2).sum(-1))
-
-
-def ease(a, b, x):
-    "0 below a, 1 above b, smooth between."
-    t = np.clip((x-a)/(b-a), 0, 1)
-    return t*t*(3-2*t)
 
 
 def on_rings(values):

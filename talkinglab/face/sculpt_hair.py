@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from scipy.interpolate import PchipInterpolator, RegularGridInterpolator
-from talkinglab.face.sculpt_express import ease
+from talkinglab.face.rig_files import ease
 from talkinglab.face.sculpt_parts import grid_faces
 
 AZIMUTH = [0, 20, 38, 50, 62, 74, 86, 98, 120, 150, 180]   # Degrees from the face's middle

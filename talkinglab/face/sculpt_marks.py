@@ -2,9 +2,9 @@
 from functools import lru_cache
 import numpy as np
 import scipy.sparse as sp
-from talkinglab.face.rig_files import neck_mask
+from talkinglab.face.rig_files import ease, neck_mask
 from talkinglab.face.sculpt_cage import MOUTH_Y, cage
-from talkinglab.face.sculpt_express import bump, ease, on_rings
+from talkinglab.face.sculpt_express import bump, on_rings
 from talkinglab.face.sculpt_parts import teeth
 
 # Row of the jaw line in the cage's columns 0 (chin) to 8 (before the ear), with a share of the row above

@@ -1,6 +1,7 @@
 """Colour of the skin (linear albedo at each vertex), and the coordinates in which brows are painted on it."""
 import numpy as np
-from talkinglab.face.sculpt_express import bump, ease
+from talkinglab.face.rig_files import ease
+from talkinglab.face.sculpt_express import bump
 
 TONES = ((0, .3, .6, 1), (.82, .63, .38, .14), (.53, .36, .19, .068), (.42, .245, .105, .040)) # Knots; red, green, blue
 

@@ -2,7 +2,7 @@
 import numpy as np
 import torch
 from scipy.interpolate import CubicSpline, PchipInterpolator
-from talkinglab.face.sculpt_express import ease
+from talkinglab.face.rig_files import ease
 
 
 def grid_faces(rows, columns, closed=False, flip=False):

@@ -5,7 +5,8 @@ what is here is only the skin that gives way.
 """
 import numpy as np
 from talkinglab.face.sculpt_cage import MOUTH_Y, cage, eye_angles, mouth_angles
-from talkinglab.face.sculpt_express import SIDES, bump, ease, jaw_weights, on_rings
+from talkinglab.face.rig_files import SIDES, ease
+from talkinglab.face.sculpt_express import bump, jaw_weights, on_rings
 
 RING = np.array([.35, .85, 1, 1, 1, 1, .6, .2])   # How much of a lip movement each mouth ring takes
 FOLD = np.array([[2.2, -4.0], [2.6, -4.6], [3.0, -5.4], [3.3, -6.3], [3.3, -7.0]]) # The nasolabial fold, seen from the front, cm
