@@ -63,5 +63,7 @@ samples: $(VENV)/.dev
 	@$(BIN)/python data_samples/make_speech.py
 	@$(BIN)/python data_samples/make_lesson.py
 	@$(BIN)/python data_samples/make_talker.py
+	@$(BIN)/python data_samples/make_ears.py
+	@$(BIN)/python data_samples/make_sync.py
 clean:
 	rm -rf .cache _docs _proc build dist *.egg-info

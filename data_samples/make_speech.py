@@ -89,8 +89,16 @@ def load():
     return lib
 
 
-def synthesize(clip: Speech) -> tuple[np.ndarray, int, list[tuple[float, str]]]:
-    "Samples, rate in Hz, and (start in s, IPA) of every phone; a pause has an empty name."
+def data_folder() -> Path:
+    "Where espeak-ng keeps its voices."
+    lib, path = load(), C.c_char_p()
+    lib.espeak_Initialize(SYNCHRONOUS, 0, None, DONT_EXIT)
+    lib.espeak_Info(C.byref(path))
+    return Path(path.value.decode())
+
+
+def synthesize(clip: Speech, home: Path | None = None, seed: int = 1) -> tuple[np.ndarray, int, list[tuple[float, str]]]:
+    "Samples, rate in Hz, and (start in s, IPA) of every phone; a pause has an empty name. `home` holds another espeak-ng-data."
     lib, wave, events = load(), [], []
 
     @_Callback
@@ -104,8 +112,8 @@ def synthesize(clip: Speech) -> tuple[np.ndarray, int, list[tuple[float, str]]]:
             i += 1
         return 0
 
-    C.CDLL(None).srand(1)  # breath and whisper draw from rand()
-    rate = lib.espeak_Initialize(SYNCHRONOUS, 0, None, PHONEME_EVENTS_IPA | DONT_EXIT)
+    C.CDLL(None).srand(seed)  # breath and whisper draw from rand()
+    rate = lib.espeak_Initialize(SYNCHRONOUS, 0, str(home).encode() if home else None, PHONEME_EVENTS_IPA | DONT_EXIT)
     lib.espeak_SetSynthCallback(collect)
     if lib.espeak_SetVoiceByName(clip.voice.encode()): sys.exit(f"{clip.name}: this espeak-ng has no voice {clip.voice!r}")
     for key, value in ((RATE, clip.rate), (PITCH, clip.pitch), (RANGE, clip.range)): lib.espeak_SetParameter(key, value, 0)

@@ -11,6 +11,7 @@ from talkinglab.gs.project import project
 from talkinglab.gs.splat import over, splat_alpha
 
 sys.path.insert(0, str(ROOT/"benchmarks"))
+import ears  # noqa: E402
 import gpu  # noqa: E402
 import render  # noqa: E402
 
@@ -93,3 +94,58 @@ def test_numba_that_does_not_know_this_numpy_is_a_reason_not_a_crash(monkeypatch
     assert "cpu" not in draws and "numba cannot be imported" in cannot["cpu"]
     rows, rate = render.measure([(200, 32, 3)], torch.get_num_threads(), dict(plain_torch=draws["plain_torch"]), cannot, 0)
     assert rate is None and "ratio_to_cpu" not in rows[0] and rows[0]["left_out"]["cpu"] and rows[0]["times"]["plain_torch"]["runs"]==3
+
+
+def spoken(seconds=20, seed=0):
+    "A corpus in which every class has a spectrum of its own, and stays 80 ms."
+    g = torch.Generator().manual_seed(seed)
+    seen = torch.randint(12, (round(12.5*seconds),), generator=g).repeat_interleave(8)
+    colours = 3*torch.randn(12, 80, generator=torch.Generator().manual_seed(0))
+    mel = colours[seen]+.1*torch.randn(len(seen), 80, generator=g)
+    return ears.Corpus.of([(mel, torch.zeros_like(seen), seen)])
+
+
+def test_ears_are_asked_as_encode_answers():
+    torch.manual_seed(0)
+    audio = ears.Audio(torch.randn(3*16000, generator=torch.Generator().manual_seed(0))/10, 16000)
+    for causal in (False, True):
+        net = ears.Small(16, causal).eval()
+        f = ears.encode(audio, ears.SmallEncoder(net))
+        posterior, gap = ears.answers(net, ears.features(audio, 100., ("mel",)).x)
+        torch.testing.assert_close(posterior, f["visemes"], atol=1e-4, rtol=0)
+        torch.testing.assert_close(gap, f["gap"], atol=1e-4, rtol=0)
+
+
+def test_baselines_are_as_good_as_they_can_be():
+    "Where the spectrum gives the class away the matrix finds it; loudness finds less, the majority least; intervals hold the figures."
+    corpus = spoken()
+    x, _, seen = corpus.batch(torch.Generator().manual_seed(0), b=12, disguised=False, quiet=0.)
+    heard = x, seen[:, ::2].flatten(), ears.gap_curve(seen).unflatten(1, (-1, 2)).mean(2).flatten()
+    systems = dict(majority=[ears.Majority(corpus)], loudness=[ears.Loudness(*heard)], linear=[ears.linear(*heard, steps=30)])
+    clips = [("a", mel, visemes) for mel, _, visemes in spoken(seed=1).recordings()]
+    found = ears.table(systems, clips, 100)
+    assert found["majority"]["accuracy"]<.2<found["loudness"]["accuracy"]<found["linear"]["accuracy"]>.85 and found["linear"]["bilabial_f1"]>.8
+    for row in found.values():
+        for k in ears.AIM: assert row["interval"][k][0]-.02<=row[k]<=row["interval"][k][1]+.02
+    assert ears.contents(clips)["frames"]==500
+    told = ears.predicted(found, found)
+    assert told["accuracy"]["order"]==1 and told["accuracy"]["real_less_second"]==0
+
+
+def test_look_ahead_is_what_the_network_hears():
+    "Seven rows of 10 ms beyond its own, and half a row's 25 ms."
+    torch.manual_seed(0)
+    ahead = ears.look_ahead(ears.Small(16, causal=True).eval(), span=(1., 1.08), step=.004, seconds=2)
+    assert 60<ahead["hears_ms"]<=80 and ahead["hears_ms"]<=ahead["waits_ms"]<=80
+
+
+REAL = ROOT.parent/"shared"/"data"
+
+@pytest.mark.skipif(not REAL.is_dir(), reason="real recordings are not here")
+def test_every_labelled_recording_is_judged():
+    c = ears.contents(ears.real(REAL))
+    assert (c["clips"], c["frames"], c["closures"])==(6, 934, 22) and .16<c["shares"]["SIL"]<.19
+
+
+def test_what_is_absent_is_left_out(tmp_path):
+    assert ears.real(tmp_path)==[] and ears.networks(tmp_path)=={}

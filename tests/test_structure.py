@@ -10,8 +10,8 @@ from project import NUMBER, ROOT, imports, modules
 # Beyond the standard library, torch, numpy and jaxtyping: who may import what.
 ALLOWED = {
     "core.media": {"av", "PIL"}, "core.show": {"matplotlib", "plotly", "IPython"}, "core.assets": {"pooch"}, "core.clip": {"safetensors"},
-    "core.fit": {"accelerate", "tqdm"}, "gs.tiles": {"numba", "llvmlite"}, "gs.render": {"gsplat"}, "gs.field": {"gsplat"}, "gs.io": {"plyfile", "zstandard"}, "audio.features": {"librosa"},
-    "face.mesh": {"numba"}, "face.sculpt": {"scipy"}, "measure.disentangle": {"sklearn", "threadpoolctl"}, "app.cli": {"tqdm", "av"},
+    "core.fit": {"accelerate", "tqdm"}, "gs.tiles": {"numba", "llvmlite"}, "gs.render": {"gsplat"}, "gs.field": {"gsplat"}, "gs.io": {"plyfile", "zstandard"}, "audio.encoders": {"librosa", "safetensors", "transformers"},
+    "face.mesh": {"numba"}, "face.sculpt": {"scipy"}, "face.sync": {"safetensors"}, "measure.image": {"safetensors", "face_alignment", "mediapipe"}, "measure.disentangle": {"sklearn", "threadpoolctl"}, "app.cli": {"tqdm", "av"},
 }
 EVERYWHERE = {"torch", "numpy", "jaxtyping", "talkinglab"} | set(sys.stdlib_module_names)
 

@@ -76,7 +76,7 @@ class AssetError(RuntimeError):
     "An asset that is not here. The message says what it is, its licence and size, and how to get it."
 
 # %% ../../nbs/05_core.assets.ipynb #c027
-def _hash_of(path:Path)->str:
+def hash_of(path:Path)->str:
     "Of a file of any size, a megabyte at a time."
     h = hashlib.sha256()
     with open(path, "rb") as f:
@@ -92,7 +92,7 @@ def fetch(
     if name not in _registry: raise KeyError(f"no asset '{name}': known are {', '.join(sorted(_registry)) or 'none'}")
     a, path = _registry[name], asset_folder()/name
     if path.is_file():
-        if path.stat().st_size==a.size and _hash_of(path)==a.sha256: return path
+        if path.stat().st_size==a.size and hash_of(path)==a.sha256: return path
         if not download: raise AssetError(f"{path}: differs from the published '{name}' (sha256): fetch('{name}', download=True) gets it anew")
     if not download:
         raise AssetError(f"'{name}' is not here. It adds: {a.adds}. Licence: {a.licence}; {a.size/1e6:.1f} MB from {a.url}. "

@@ -14,7 +14,7 @@ from torch import Tensor
 # %% ../../nbs/07_core.image.ipynb #c008
 Mask = Float[Tensor, "h w"]|Bool[Tensor, "h w"]|None # Weight of each pixel; None: all alike
 
-def _check(a:Tensor, b:Tensor, mask:Tensor|None):
+def check_pair(a:Tensor, b:Tensor, mask:Tensor|None):
     if a.shape!=b.shape: raise ValueError(f"pictures are {tuple(a.shape)} and {tuple(b.shape)}: bring one to the other's size and channels first")
     for x in (a, b):
         if not x.is_floating_point(): raise ValueError(f"a picture is {x.dtype}: divide by 255 to get display values in [0,1]")
@@ -22,7 +22,7 @@ def _check(a:Tensor, b:Tensor, mask:Tensor|None):
     if mask.shape!=a.shape[:2]: raise ValueError(f"mask is {tuple(mask.shape)}: needs {tuple(a.shape[:2])}, one weight a pixel")
     if not mask.sum()>0: raise ValueError(f"the mask sums to {mask.sum().item():g}: there is nothing under it to compare")
 
-def _mean(x:Float[Tensor, "h w c"], mask:Mask)->Float[Tensor, ""]:
+def masked_mean(x:Float[Tensor, "h w c"], mask:Mask)->Float[Tensor, ""]:
     return x.mean() if mask is None else (x.mean(-1)*mask).sum()/mask.sum()
 
 # %% ../../nbs/07_core.image.ipynb #c010
@@ -34,8 +34,8 @@ def mse(
     """Mean squared difference.
 
     Raises `ValueError` for different shapes, for bytes, and for a mask that is empty or of another size."""
-    _check(a, b, mask)
-    return _mean((a-b).square(), mask)
+    check_pair(a, b, mask)
+    return masked_mean((a-b).square(), mask)
 
 # %% ../../nbs/07_core.image.ipynb #c014
 def psnr(
@@ -59,7 +59,7 @@ def ssim_map(
 
     Raises `ValueError` as `mse` does, and for an even window.
     Source: Wang et al. 2004, "Image Quality Assessment: From Error Visibility to Structural Similarity", eq. 13."""
-    _check(a, b, None)
+    check_pair(a, b, None)
     if size%2==0 or size<1: raise ValueError(f"size={size}: the window must be odd")
     r, layout = size//2, torch.channels_last                               # the layout our pictures have: kernels in it run much faster
     g = torch.exp(-torch.arange(-r, r+1, dtype=a.dtype, device=a.device).square()/(2*sigma**2))
@@ -82,8 +82,8 @@ def ssim(
     """Mean structural similarity.
 
     Raises `ValueError` as `mse` does. Source: as `ssim_map`."""
-    _check(a, b, mask)
-    return _mean(ssim_map(a, b), mask)
+    check_pair(a, b, mask)
+    return masked_mean(ssim_map(a, b), mask)
 
 # %% ../../nbs/07_core.image.ipynb #c036
 def dssim(
