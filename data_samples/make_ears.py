@@ -13,6 +13,7 @@ import random
 import re
 import shutil
 import subprocess
+import sys
 import tempfile
 import time
 from multiprocessing import get_context
@@ -173,8 +174,14 @@ def speech(minutes: float = MINUTES, batches: int = BATCHES, seed: int = 0) -> C
         return Corpus.of([x for part in pool.map(record, [(1000*seed + i, minutes) for i in range(batches)], 1) for x in part])
 
 
+def need_flite():
+    "Exit with advice when there is no flite."
+    if not shutil.which("flite"): sys.exit("flite was not found: apt-get install flite (Debian, Ubuntu), brew install flite (macOS); it judges only, making the weights needs none")
+
+
 def other_synthesiser(seed: int = 9) -> Corpus:
     "flite's voices read sentences nobody read before; a third in a room, a third in noise. Labels as they stand, without our lead."
+    need_flite()
     g, out = np.random.default_rng(seed), []
     with tempfile.TemporaryDirectory() as folder:
         for i, (voice, text) in enumerate((v, t) for v in ("awb", "rms", "slt", "kal16") for t in UNSEEN):

@@ -12,6 +12,8 @@ on held-out actors, but the actors' lateness was added after a look at GRID (fac
 import argparse
 import json
 import random
+import re
+import subprocess
 import tempfile
 import time
 from pathlib import Path
@@ -22,10 +24,11 @@ import numpy as np
 import torch
 
 from talkinglab.audio.features import features
-from talkinglab.core.media import Audio, open_audio
+from talkinglab.core.media import Audio, open_audio, read_audio
 from talkinglab.face.rig import load_ict, load_makehuman
 from talkinglab.face.sync import MEDIAPIPE_68, Expert, lip_shape, load_expert, save_expert
 from talkinglab.face.sync_train import Library, bodies, examine, landmarks_of, track, train
+from talkinglab.face.viseme import normalize_phones
 
 HERE = Path(__file__).resolve().parent
 OUT = HERE/"sync"
@@ -77,11 +80,7 @@ def strangers(data: Path | None, minutes: float = 4, seed: int = 77, human: floa
 
 def flite(minutes: float, seed: int) -> list:
     "[(mel, phones)]: flite's four voices read sentences in other orders."
-    import re
-    import subprocess
-
-    from talkinglab.core.media import read_audio
-    from talkinglab.face.viseme import normalize_phones
+    make_ears.need_flite()
     r, lines, out, seconds = random.Random(seed), make_ears.UNSEEN, [], 0.
     with tempfile.TemporaryDirectory() as folder:
         while seconds < 60*minutes:

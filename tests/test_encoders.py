@@ -20,9 +20,9 @@ from talkinglab.audio.encoders import (ENCODERS, AudioAttention, AudioNet, Encod
                                        load_encoder, load_small, paired)
 from talkinglab.audio.features import RATE, Features
 from talkinglab.core import assets
-from talkinglab.core.assets import Asset, AssetError, register
+from talkinglab.core.assets import Asset, AssetError, register, samples
 from talkinglab.core.clock import frame_count, frame_times
-from talkinglab.core.media import Audio, open_audio, write_audio
+from talkinglab.core.media import Audio, open_audio, read_audio, write_audio
 
 TINY = dict(hidden_size=24, num_hidden_layers=2, num_attention_heads=2, intermediate_size=32, conv_dim=(8,)*7, num_conv_pos_embeddings=8, num_conv_pos_embedding_groups=2)
 KINDS = {"wav2vec2": "Wav2Vec2", "hubert": "Hubert", "wavlm": "WavLM"}
@@ -463,3 +463,14 @@ def test_weights_make_the_round_trip(tmp_path, causal):
         save_file(causal.state_dict(), tmp_path/"y.safetensors", kind)
         with pytest.raises(ValueError, match="not the weights"): load_small(tmp_path/"y.safetensors")
     with pytest.raises(ValueError, match="not the weights"): load_small(tmp_path/"none.safetensors")
+
+
+def test_a_path_and_a_name_will_do():
+    path = samples("gym.flac")
+    assert_close(encode(path).x, encode(read_audio(path)).x, atol=1e-5, rtol=0)
+    live = EncoderStream("small-causal")
+    live.push(torch.zeros(16000))
+    live.finish()
+    for call in (lambda: live.push(torch.zeros(9)), live.finish):
+        with pytest.raises(ValueError, match="begin a new EncoderStream"): call()
+    with pytest.raises(ValueError, match="small-causal"): EncoderStream("small")

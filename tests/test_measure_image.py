@@ -499,3 +499,10 @@ def test_compare_refuses_rows_that_do_not_fit(unchecked):
     a, b = pictures(3, 64, 64), pictures(3, 64, 64, seed=1)
     with pytest.raises(ValueError, match="landmarks has 2 frames, the truth 3"): compare(a, b, landmarks=faces(2))
     with pytest.raises(ValueError, match="2 mouth boxes for 3 frames"): compare(a, b, mouth=torch.zeros(2, 4, dtype=torch.long))
+
+
+def test_what_is_no_picture_and_no_68_points_is_refused(unchecked):
+    film, points = pictures(2, 64, 64), torch.rand(2, 478, 2)
+    for call, words in ((lambda: compare(film*255, film*255), "divide by 255"), (lambda: compare(film.movedim(3, 1), film.movedim(3, 1)), "channels first"),
+                        (lambda: lmd(points, points), "MEDIAPIPE_68"), (lambda: mouth_box(points), "MEDIAPIPE_68"), (lambda: compare(film, film, true_landmarks=points), "MEDIAPIPE_68")):
+        with pytest.raises(ValueError, match=words): call()

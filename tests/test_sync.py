@@ -10,7 +10,7 @@ from jaxtyping import config
 from project import ROOT
 from talkinglab.core.assets import samples
 from talkinglab.core.clip import Frames
-from talkinglab.core.media import Audio, MediaError, open_audio
+from talkinglab.core.media import Audio, MediaError, open_audio, read_audio
 from talkinglab.face.actor import cast, perform, shoot
 from talkinglab.face.sync import (MEDIAPIPE_68, Ear, Expert, LipEye, SyncNet, judge, lip_shape, load_expert, load_syncnet, mfcc, rig_landmarks, save_expert,
                                   shift_distances, sync)
@@ -160,3 +160,15 @@ def test_real_faces_do_not_fall_below_a_floor():
         audio = open_audio(path.with_name(path.name.replace(".track.npz", ".mpg"))).read()
         hits += [abs(sync(points, late(audio, k)).offset-k) <= 1 for k in (-5, 0, 5)]
     assert sum(hits) >= .7*len(hits)
+
+
+def test_a_frame_that_a_tracker_lost_is_bridged():
+    take = perform(read_audio(samples("gym.flac")))
+    face = rig_landmarks(take.rig, take.motion)
+    holes = face.clone()
+    holes[[0, 30, 31, -1]] = float("nan")
+    whole, bridged = sync(face, take.audio), sync(holes, samples("gym.flac"))
+    assert bridged.offset == whole.offset and abs(bridged.lse_d-whole.lse_d) < .1*whole.lse_d
+    for bad, words in ((face[:3], "longer clip"), (face[:0], "longer clip")):
+        with pytest.raises(ValueError, match=words): sync(bad, take.audio)
+    with pytest.raises(ValueError, match="reach"): sync(face, take.audio, reach=0)

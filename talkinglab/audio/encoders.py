@@ -23,7 +23,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from ..core.assets import Asset, AssetError, asset_folder, fetch, register, samples
 from ..core.clock import frame_count, resample_features
-from ..core.media import Audio, AudioFile
+from ..core.media import Audio, AudioFile, open_audio
 from .features import RATE, Features, FeatureStream, features
 
 # %% ../../nbs/21_audio.encoders.ipynb #c009
@@ -204,24 +204,30 @@ class EncoderStream:
     network waits for the second, up to 30 ms more; the filter that makes 16 kHz of 8 takes 2 ms more.
     Raises `ValueError` as `FeatureStream` does, and for a network that needs the whole clip."""
     def __init__(self,
-        net:Small,        # With `causal=True`
+        net:Small|SmallEncoder|str="small-causal", # With `causal=True`
         fps:float=25.,    # Rows a second
         rate:int=RATE,    # Of the sound that is pushed, Hz
     ):
-        if not net.causal: raise ValueError("this network looks at the whole clip before it answers: stream with 'small-causal'")
+        if isinstance(net, str): net = load_encoder(net)
+        net = getattr(net, "net", net)
+        if not getattr(net, "causal", False): raise ValueError("this encoder looks at the whole clip before it answers: stream with EncoderStream('small-causal')")
         if not fps>0: raise ValueError(f"fps={fps:g}: must be positive")
-        self.net, self.fps = net.eval(), fps
+        self.net, self.fps, self.over = net.eval(), fps, False
         self.mel, self.mean = FeatureStream(100, ("mel",), rate), Running(net.prior)
         self.heard, self.first = net.prior.new_zeros(0, len(net.prior)), 0 # normalised rows still needed, number of the first
         self.rows, self.done, self.given = torch.zeros(0, len(COLUMNS)), 0, 0 # at 50 Hz: kept, number of the first kept; frames given
 
     def push(self, block:Float[Tensor, "s"])->Float[Tensor, "t d"]: # The rows that are complete now, perhaps none
         "Hear some more samples, at `rate`; any number of them."
+        if self.over: raise ValueError("this sound is finished: begin a new EncoderStream for the next")
+        if block.ndim!=1: raise ValueError(f"samples are {tuple(block.shape)}: mix the channels to one, samples.mean(0)")
         self._listen(self.mel.push(block), False)
         return self._give(None)
 
     def finish(self, seconds:float|None=None)->Float[Tensor, "t d"]: # Length of the whole sound; default what was pushed
         "The rows still missing: silence follows the sound."
+        if self.over: raise ValueError("this sound is finished already: begin a new EncoderStream for the next")
+        self.over = True
         seconds = self.mel.resampler.heard/self.mel.resampler.rate_in if seconds is None else seconds
         rows = self.mel.finish(seconds)
         total = self.first+len(self.heard)+len(rows)
@@ -446,11 +452,13 @@ def load_encoder(
 
 # %% ../../nbs/21_audio.encoders.ipynb #c080
 def encode(
-    audio:Audio|AudioFile, # Any rate, any length
+    audio:Audio|AudioFile|str|Path, # Any rate, any length; or a file's path
     encoder:str|Path|Callable[[Audio|AudioFile], Features]="small", # A name or folder for `load_encoder`, or what it returns
     fps:float=25.,         # Video rate, Hz
 )->Features:               # `frame_count(audio.seconds, fps)` rows
-    "What an encoder hears in a sound, one row a video frame. Raises as `load_encoder` does."
+    "What an encoder hears in a sound, one row a video frame. Raises as `load_encoder` and `open_audio` do."
+    if isinstance(audio, (str, Path)): audio = open_audio(audio)
+    if not hasattr(audio, "blocks"): raise ValueError(f"a sound is needed, not a {type(audio).__name__}: give Audio(samples, rate) or a file's path")
     heard = (load_encoder(encoder) if isinstance(encoder, (str, Path)) else encoder)(audio)
     x = heard.x if len(heard)>1 else heard.x.expand(2, -1)
     return Features(resample_features(x, heard.fps, fps, frame_count(audio.seconds, fps)), fps, heard.names)

@@ -21,7 +21,7 @@ from ..audio.features import RATE, features
 from ..core.assets import samples
 from ..core.clip import Clip, Motion
 from ..core.clock import resample_features
-from ..core.media import Audio, AudioFile, MediaError
+from ..core.media import Audio, AudioFile, MediaError, open_audio
 from .actor import Take
 from .rig import Rig, pose
 
@@ -181,7 +181,7 @@ def rig_landmarks(
 # %% ../../nbs/38_face.sync.ipynb #c038
 def sync(
     seen:Take|Clip|Float[Tensor, "t 68 2"], # A performance, a film, or landmarks (iBUG, y down; any unit)
-    audio:Audio|AudioFile|None=None, # Default: the sound of the take or the clip
+    audio:Audio|AudioFile|str|Path|None=None, # Or a file's path; default: the sound of the take or the clip
     fps:float=25.,                   # Of landmarks; other rates are brought to 25
     rig:Rig|None=None,               # Whose lips a Clip's motion moves
     expert:nn.Module|None=None,      # Default: the shipped one, for landmarks; `load_syncnet(path)`, for the pictures of a Clip
@@ -192,14 +192,27 @@ def sync(
 
     Pictures only? `sync(measure.image.find_landmarks(frames, detector), audio, fps)`, or the published SyncNet: `sync(clip, expert=load_syncnet(path))`.
     LSE-D and LSE-C of our expert compare only with those of our expert. In silence, or with a still face, there is nothing to find: distances are alike,
-    LSE-C is near 0, and the offset means nothing. Raises `ValueError` for a clip of less than about a second, without sound, or without a way to its mouth."""
+    LSE-C is near 0, and the offset means nothing; so too where the sound is further off than `reach`, `fps` is wrong or y points up.
+    Frames that a tracker lost (nan) are bridged by a straight line, up to one in five. Raises `ValueError` for a clip of less than about a second, without sound, or without a way to its mouth."""
     audio = getattr(seen, "audio", None) if audio is None else audio
+    if isinstance(audio, (str, Path)): audio = open_audio(audio)
     if audio is None: raise ValueError("no sound: give audio=..., or a clip with sound")
+    if reach<1: raise ValueError(f"reach={reach}: must be 1 or more")
     expert = expert or load_expert()
     points = _points_of_pictures if hasattr(expert, "watch") else _points_of_lips
     with torch.no_grad(): return judge(*points(seen, audio, fps, rig, expert, face_boxes), reach)
 
 # %% ../../nbs/38_face.sync.ipynb #c039
+def _bridged(x:Float[Tensor, "t 68 2"])->Float[Tensor, "t 68 2"]:
+    "Frames without a face lie between those beside them."
+    seen = x.isfinite().flatten(1).all(1)
+    if seen.float().mean()<.8: raise ValueError(f"{int((~seen).sum())} of {len(x)} frames have no face (values that are not finite): one in five can be bridged; cut the film to where the face is seen")
+    t, at = torch.arange(len(x)), seen.nonzero()[:,0]
+    j = torch.searchsorted(at, t).clamp(1, max(1, len(at)-1)).clamp(max=len(at)-1)
+    i = (j-1).clamp(min=0)
+    w = ((t-at[i])/(at[j]-at[i]).clamp(min=1)).clamp(0, 1)[:,None,None].to(x)
+    return torch.where(seen[:,None,None], x, (1-w)*x[at[i]]+w*x[at[j]])
+
 def _points_of_lips(seen, audio, fps:float, rig, expert, face_boxes)->tuple[Tensor, Tensor]:
     "Points of sound and landmarks."
     if face_boxes is not None: raise ValueError("face_boxes are for SyncNet: this expert looks at landmarks")
@@ -210,8 +223,8 @@ def _points_of_lips(seen, audio, fps:float, rig, expert, face_boxes)->tuple[Tens
             "sync(measure.image.find_landmarks(clip.frames, detector), clip.audio, clip.fps); or give rig=... to judge its motion; or expert=load_syncnet(path)")
         seen = rig_landmarks(rig, seen.motion)
     if tuple(seen.shape[1:])!=(68, 2): raise ValueError(f"{tuple(seen.shape)} are no landmarks: needs (t, 68, 2), iBUG order; of MediaPipe's 478 take points[:,list(MEDIAPIPE_68),:2], px")
-    if not seen.isfinite().all(): raise ValueError(f"{int((~seen.isfinite()).flatten(1).any(1).sum())} of {len(seen)} frames hold values that are not finite: fill the frames without a face first")
-    lips = lip_shape(seen.float())
+    if len(seen)<5: raise ValueError(f"{len(seen)} frames: a window has 5; give a longer clip")
+    lips = lip_shape(_bridged(seen.float()))
     if fps!=25: lips = resample_features(lips.flatten(1), fps, 25.).unflatten(1, (20, 2))
     mel = features(audio, 100., ("mel",)).x
     if len(mel)<20 or len(lips)<5: raise ValueError(f"{audio.seconds:.2f} s of sound, {len(lips)} frames: a window is 0.2 s, or 5 frames; give a longer clip")

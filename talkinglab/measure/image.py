@@ -40,6 +40,8 @@ def _pairs(pred:Film, true:Film, masks:Masks):
         try: check_pair(a, b, m)
         except ValueError as e: raise ValueError(f"frame {i}: {e}") from None
         for who, x in (("prediction", a), ("truth", b)):
+            if x.ndim!=3 or x.shape[2] not in (1, 3): raise ValueError(f"frame {i} of the {who} is {tuple(x.shape)}: needs (h, w, 3); a picture with channels first wants x.movedim(0, -1)")
+            if x.max()>1.5 or x.min()<-.5: raise ValueError(f"frame {i} of the {who} holds values from {x.min().item():.3g} to {x.max().item():.3g}: display values lie in [0,1]; divide by 255, or add 1 and halve")
             if holes := int((~x.isfinite()).sum()): raise ValueError(f"frame {i} of the {who} has {holes} values that are not finite: mend it, or leave the frame out of both films")
         yield a, b, m
 
@@ -71,6 +73,7 @@ def mouth_box(
 )->Int[Tensor, "4"]|Int[Tensor, "t 4"]: # Left, top, right, bottom, px; the last two exclusive
     "A box around the mouth. Raises `ValueError` for landmarks that are not finite, masks that are empty, and a negative margin."
     if margin<0: raise ValueError(f"margin={margin:g}: must be 0 or more")
+    if where.ndim<2 or (where.shape[-1]<=3 and where.shape[-2:]!=(68, 2)): raise ValueError(f"{tuple(where.shape)} are neither landmarks (t, 68, 2) nor masks (t, h, w): of MediaPipe's 478 points take list(face.sync.MEDIAPIPE_68)")
     if where.shape[-2:]==(68, 2):
         p = where[...,48:,:].reshape(-1, 20, 2).float()
         if lost := int((~p.isfinite()).flatten(1).any(1).sum()): raise ValueError(f"{lost} of {len(p)} frames have no landmarks: leave them out with landmarks[landmarks.isfinite().all((1,2))]")
@@ -115,6 +118,7 @@ def lmd(
 
     Raises `ValueError` for different lengths, no frames, and landmarks that are not finite. Source: Chen et al. 2018, "Lip Movements Generation at a Glance"; as computed by Li et al. 2024, "TalkingGaussian"."""
     if pred.shape!=true.shape: raise ValueError(f"landmarks are {tuple(pred.shape)} and {tuple(true.shape)}: cut both to the same frames")
+    if tuple(true.shape[1:])!=(68, 2): raise ValueError(f"landmarks are {tuple(true.shape)}: needs (t, 68, 2), iBUG order; of MediaPipe's 478 take points[:,list(face.sync.MEDIAPIPE_68),:2], px")
     if not len(true): raise ValueError("no frames: give at least one")
     for who, x in (("prediction", pred), ("truth", true)):
         if lost := int((~x.isfinite()).flatten(1).any(1).sum()): raise ValueError(f"{lost} of {len(x)} frames of the {who} have no landmarks: leave them out of both films, and say how many")
@@ -334,7 +338,11 @@ def save_lpips(net:AlexDistance, path:str|Path):
 # %% ../../nbs/51_measure.image.ipynb #c072
 def _published(path:str|Path|None, asset:Asset, download:bool)->Path:
     "The file, its bytes checked."
-    if path is None: return fetch(asset.name, download)
+    if path is None:
+        try: return fetch(asset.name, download)
+        except AssetError as e:
+            if download: raise
+            raise AssetError(f"{e} LPIPS needs two files, {ALEXNET.name} ({ALEXNET.size/1e6:.3g} MB) and {LPIPS_LAYERS.name}: load_lpips(download=True) gets both, or give their paths") from None
     path = Path(path)
     if not path.is_file(): raise AssetError(f"{path}: is not there. It should be {asset.name} ({asset.size/1e6:.3g} MB, {asset.licence}), published at {asset.url}")
     if (found := hash_of(path))!=asset.sha256: raise ValueError(f"{path}: sha256 begins with {found[:12]}, the published file's with {asset.sha256[:12]}: get it anew from {asset.url}")
@@ -420,6 +428,7 @@ def compare(
     "All that can be measured of a talker's pictures. Raises `ValueError` as `frame_scores`, `lmd` and `lpips` do."
     n, (h, w) = len(true), true[0].shape[:2] if len(true) else (0, 0)
     for who, p in (("landmarks", landmarks), ("true_landmarks", true_landmarks)):
+        if p is not None and tuple(p.shape[1:])!=(68, 2): raise ValueError(f"{who} is {tuple(p.shape)}: needs (t, 68, 2), iBUG order; of MediaPipe's 478 points take list(face.sync.MEDIAPIPE_68)")
         if p is not None and len(p)!=n: raise ValueError(f"{who} has {len(p)} frames, the truth {n}: give one row a frame, NaN where nobody was seen")
     clear = lambda p: p.isfinite().all(2).all(1)
     if mouth is None and true_landmarks is not None and clear(true_landmarks).any(): mouth = mouth_box(true_landmarks[clear(true_landmarks)])
