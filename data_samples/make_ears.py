@@ -1,6 +1,6 @@
 """Make the small encoder: hours of synthetic speech that nobody ever spoke, and the networks that learn from it.
 
-    python data_samples/make_ears.py            # speech, both networks, data_samples/ears/*.safetensors; some 30 minutes on 2 cores
+    python data_samples/make_ears.py            # speech, both networks, data_samples/ears/*.safetensors; some 20 minutes on a free core
     python data_samples/make_ears.py --check    # and how they do on another synthesiser's speech (needs flite)
 
 The speech is espeak-ng's (`apt-get install libespeak-ng1`): English in three accents and eight other languages, in some hundreds of

@@ -4,7 +4,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from jaxtyping import install_import_hook
+from jaxtyping import config, install_import_hook
 
 ROOT = Path(__file__).resolve().parent.parent
 os.environ.setdefault("NUMBA_CACHE_DIR", str(ROOT/".cache"/"numba"))
@@ -24,3 +24,11 @@ def shared():
     folder = ROOT.parent/"shared"/"data"
     if not folder.is_dir(): pytest.skip("real test data (../shared/data) is not beside this clone")
     return folder
+
+
+@pytest.fixture
+def unchecked():
+    "As users call it: without the signature checks that would speak first under pytest."
+    config.update("jaxtyping_disable", True)
+    yield
+    config.update("jaxtyping_disable", False)

@@ -3,7 +3,6 @@ from dataclasses import replace
 
 import pytest
 import torch
-from jaxtyping import config
 from talkinglab.core.camera import orbit
 from talkinglab.core.fit import EMA, Preview
 from talkinglab.core.rotation import quat_to_matrix
@@ -224,14 +223,6 @@ def test_the_scene_is_what_a_picture_shows():
     assert scene_size([c], torch.zeros(1, 3)) == pytest.approx(2*2*torch.tensor(15.).deg2rad().tan().item(), rel=1e-4)
     assert scene_size([c, c.scaled(2)], torch.zeros(4, 3)) == pytest.approx(scene_size([c], torch.zeros(1, 3)), rel=1e-4)
     with pytest.raises(ValueError, match="camera 1 has the thing 1.00 m behind it"): scene_size([orbit(180, 0, 2.), orbit(0, 0, 2.)], torch.tensor([[0., 0, 3.]]))
-
-
-@pytest.fixture
-def unchecked():
-    "Without the type checks of the tests, which would speak first."
-    config.update("jaxtyping_disable", True)
-    yield
-    config.update("jaxtyping_disable", False)
 
 
 def test_bad_views_are_named(views, unchecked):

@@ -2,7 +2,6 @@
 import pytest
 import torch
 from hypothesis import given, settings, strategies as st
-from jaxtyping import config
 from talkinglab.core.image import dssim, mse, psnr, ssim, ssim_map
 from torch.testing import assert_close
 
@@ -120,14 +119,6 @@ def test_descending_dssim_recovers_a_picture():
         dssim(x, a).backward()
         adam.step()
     assert dssim(x, a) < start/10
-
-
-@pytest.fixture
-def unchecked():
-    "As users call it: without the signature checks that would speak first under pytest."
-    config.update("jaxtyping_disable", True)
-    yield
-    config.update("jaxtyping_disable", False)
 
 
 @pytest.mark.parametrize("measure", [mse, psnr, ssim, dssim])

@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings, strategies as st
-from jaxtyping import config
 from talkinglab.measure.disentangle import DCI, dci, disentangle, forest, lasso, mig, motion_features, mutual_information, probe, sap
 from talkinglab.measure.motion import (MotionMeter, Masks, dynamics_error, eve, fdd, gap_concordance, gap_correlation, gap_lag, lip_max, lve, mod, mve, table)
 from torch.testing import assert_close
@@ -25,14 +24,6 @@ def clip(frames=60, seed=0, dtype=torch.float32):
     walk = lambda: (.003*torch.randn(frames, 40, 3, generator=g)).cumsum(0)*.3
     shared = walk()
     return tuple(x.to(dtype) for x in (rest+shared+.3*walk(), rest+shared, rest))
-
-
-@pytest.fixture
-def unchecked():
-    "Refusals of ours, not the type checker's."
-    config.update("jaxtyping_disable", True)
-    yield
-    config.update("jaxtyping_disable", False)
 
 
 def by_definition(pred, truth, rest):

@@ -9,7 +9,6 @@ import pytest
 import torch
 import torch.nn.functional as F
 from hypothesis import given, settings, strategies as st
-from jaxtyping import config
 from talkinglab.core.assets import AssetError
 from talkinglab.core.clip import Frames
 from talkinglab.core.image import mse, psnr, ssim
@@ -31,14 +30,6 @@ def smooth(h=64, w=64, seed=0, dtype=torch.float32):
 def faces(t=4, seed=0):
     "Points that look like 68 landmarks to a measure: px, about (80, 80)."
     return 80+20*torch.randn(t, 68, 2, generator=torch.Generator().manual_seed(seed))
-
-
-@pytest.fixture
-def unchecked():
-    "As users call it: without the signature checks that would speak first under pytest."
-    config.update("jaxtyping_disable", True)
-    yield
-    config.update("jaxtyping_disable", False)
 
 
 # Frames

@@ -278,7 +278,6 @@ class SyncNet(nn.Module):
     """The published judge: faces of 224 px, 0.2 s of mel cepstra, 1024 numbers.
 
     Source: Chung and Zisserman 2016, "Out of time: automated lip sync in the wild"; layers as in github.com/joonson/syncnet_python."""
-    wants = "faces"
 
     def __init__(self):
         super().__init__()
