@@ -41,10 +41,10 @@ lab: $(VENV)/.lab
 	@$(BIN)/jupyter lab nbs/00_core.rotation.ipynb
 test: $(VENV)/.dev
 	@$(BIN)/ruff check -q .
-	@$(BIN)/python -m pytest -n 2
+	@$(BIN)/python -m pytest -n 2 --dist worksteal
 test-all: $(VENV)/.dev
 	@$(BIN)/ruff check -q .
-	@$(BIN)/python -m pytest -n 2 -m "not cuda"
+	@$(BIN)/python -m pytest -n 2 --dist worksteal -m "not cuda"
 bench: $(VENV)/.dev
 	@$(BIN)/python benchmarks/render.py $(if $(QUICK),--quick)
 # With PYTHON given that interpreter runs as it is; otherwise .venv is set up, unless there is nothing to run on.
@@ -65,5 +65,6 @@ samples: $(VENV)/.dev
 	@$(BIN)/python data_samples/make_talker.py
 	@$(BIN)/python data_samples/make_ears.py
 	@$(BIN)/python data_samples/make_sync.py
+	@$(BIN)/python data_samples/make_d3talker.py
 clean:
 	rm -rf .cache _docs _proc build dist *.egg-info

@@ -32,3 +32,22 @@ def unchecked():
     config.update("jaxtyping_disable", True)
     yield
     config.update("jaxtyping_disable", False)
+
+
+# Files that draw, so need the compiled kernels; and long ones that need none of them.
+DRAW = "tiles render endurance mesh parity splat bad_scenes rig face bind skin actor cli hello field sync viseme motion d3talker finish machines benchmarks".split()
+PLAIN = "features encoders encoders_train media io fit image clip docs assets show gaussians project rotation camera clock package".split()
+
+
+@pytest.hookimpl(trylast=True) # of those that are left
+def pytest_collection_modifyitems(items):
+    """For two workers that take a half each and later help one another (`--dist worksteal`): one begins with what compiles the kernels, the other with what
+    needs none and then the notebooks. So nothing is compiled twice at once, and what is long is not last: the systems' notebooks come before the core's."""
+    draw, plain, runs, rest = [], [], [], []
+    for item in items:
+        name = item.path.stem.removeprefix("test_")
+        (runs if getattr(item, "originalname", "") == "test_notebook_runs" else draw if name in DRAW else plain if name in PLAIN else rest).append(item)
+    draw.sort(key=lambda item: DRAW.index(item.path.stem.removeprefix("test_")))
+    plain.sort(key=lambda item: PLAIN.index(item.path.stem.removeprefix("test_")))
+    room = max(len(items)//2-len(draw), 0)
+    items[:] = draw+rest[:room]+plain+runs[::-1]+rest[room:]

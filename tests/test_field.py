@@ -282,6 +282,52 @@ def test_splats_inside_a_larger_system_grow(views):
     assert len(head()) > 300
 
 
+class Two(torch.nn.Module):
+    "Two clouds, drawn together."
+    def __init__(self):
+        super().__init__()
+        self.face, self.mouth = Splats(rough(200)), Splats(rough(80, 1))
+
+    def forward(self): return self.face()+self.mouth()
+
+
+def two_grown(views, hooks):
+    from talkinglab.core.fit import fit
+    stage, both = field_stage(rough(), views, replace(FAST, steps=40)), Two()
+    torch.manual_seed(3)  # for the splits
+    fit(both, replace(stage, lrs={f"{part}.{k}": v for part in ("face", "mouth") for k, v in stage.lrs.items()}, hooks=hooks), view_batches(views))
+    return both
+
+
+def test_two_clouds_that_are_drawn_together_grow_as_each_would_alone(views):
+    class Own(Densify):
+        "Sees only its own rows of the drawing."
+        def __init__(self, growth, at, rows):
+            super().__init__(growth, 0.3, at)
+            self.rows = rows
+        def step(self, run):
+            drawn, info = run.aux, run.aux.info
+            pulled, n = info["means2d"], len(run.system.get_submodule(self.at[0]).params["means"])
+            some = slice(0, n) if self.rows == "first" else slice(pulled.shape[1]-n, None)
+            own = pulled[:, some].detach().clone()
+            own.grad = pulled.grad[:, some].clone()
+            run.aux = replace(drawn, info=info|dict(means2d=own, radii=info["radii"][:, some]))
+            super().step(run)
+            run.aux = drawn
+    growth, together = replace(FAST.growth, max_count=260), Densify(replace(FAST.growth, max_count=260), 0.3, ("face", "mouth"))
+    a = two_grown(views, (together,))
+    b = two_grown(views, (Own(growth, "face", "first"), Own(growth, "mouth", "last")))
+    assert len(a.face()) > 200 and len(a.mouth()) > 80 and max(len(a.face()), len(a.mouth())) <= 260
+    assert_same_bits(dict(a.state_dict()), dict(b.state_dict()))
+    assert together.counts[0] == [0, 280] and together.counts[-1][1] == len(a())
+
+
+def test_clouds_that_were_not_all_named_are_refused(views):
+    for at, says in ((("face",), "280 Gaussians were drawn, face has 200"), (("mouth",), "280 Gaussians were drawn, mouth has 80"),
+                     (("face", "face"), "280 Gaussians were drawn, face, face has 400"), (("face", "mouth.params"), "'mouth.params' is a ParameterDict")):
+        with pytest.raises(ValueError, match=says): two_grown(views, (Densify(FAST.growth, 0.3, at),))
+
+
 def test_several_processes_are_refused(monkeypatch, views):
     "Each would split its own Gaussians."
     from talkinglab.core.fit import Run

@@ -146,8 +146,8 @@ def test_a_process_killed_while_writing_resumes_in_the_same_bits(whole, tmp_path
 
 @pytest.mark.parametrize("change, says", [
     (dict(name="other"), "name is small, here it is other"),
-    (dict(lrs={"head": 1e-2}), "parts is"),
-    (dict(hooks=()), "hooks is"),
+    (dict(lrs={"head": 1e-2}), "parts (has|lacks|are)"),
+    (dict(hooks=()), "hooks (has|lacks)"),
 ])
 def test_a_checkpoint_of_another_stage_is_refused(tmp_path, change, says):
     finish(checkpoint=tmp_path/"run.pt")

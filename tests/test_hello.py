@@ -98,7 +98,7 @@ def test_saving_keeps_the_talker(talker, hello, tmp_path):
 
 
 def test_a_stranger_folder_is_named(tmp_path):
-    with pytest.raises(ValueError, match="shipped are demo"): load("nobody")
+    with pytest.raises(ValueError, match="shipped are .*demo"): load("nobody")
     with pytest.raises(ValueError, match="holds no talker"): load(tmp_path)
     with pytest.raises(ValueError, match="not a talker of systems.hello"): read(dict(system="hello", cfg={}, names=[], parts=[]), {})
     assert "demo" in talkers()
@@ -124,9 +124,9 @@ def test_another_camera_and_motion_are_obeyed(talker, hello):
 
 @pytest.mark.skipif(not os.path.exists("/proc/self/statm"), reason="memory is read from /proc")
 def test_length_costs_no_memory(talker, tmp_path):
-    "Between the 100th and the last frame of 20 s of speech the process grows by next to nothing; benchmarks/long_speech.py measures half an hour."
+    "Between the 100th and the last frame of 12 s of speech the process grows by next to nothing; benchmarks/long_speech.py measures half an hour."
     sound = read_audio(samples("hello.flac"), 16000)
-    long = Audio(sound.samples.repeat(10)[:20*16000], 16000)
+    long = Audio(sound.samples.repeat(10)[:12*16000], 16000)
     clip, page, seen = talker.speak(long, size=128), os.sysconf("SC_PAGE_SIZE"), {}
     def watch(frames):
         for i, frame in enumerate(frames):

@@ -21,7 +21,7 @@ def test_import_talkinglab_is_light():
 
 def test_import_talkinglab_is_quick():
     code = "import time, torch; t = time.perf_counter(); import talkinglab; print(time.perf_counter()-t)"
-    assert min(float(python(code)) for _ in range(3)) < 0.5
+    assert any(float(python(code)) < 0.5 for _ in range(3)) # the first, unless the machine is busy
 
 
 # Everything else is refused by the finder below; what torch and jaxtyping themselves need was loaded before, or belongs to them.

@@ -1,12 +1,14 @@
 """The README's pictures, from real output.
 
-    make demo && python tools/make_pictures.py     out/demo.mp4 -> nbs/images/demo.webp; a cast filmed -> nbs/images/cast.webp
+    make demo && python tools/make_pictures.py     out/demo.mp4 -> nbs/images/demo.webp; a cast filmed -> nbs/images/cast.webp; the shipped
+                                                   D3-Talker -> nbs/images/d3talker.webp
 """
 from pathlib import Path
 
 import torch
 from PIL import Image
 
+import talkinglab as tl
 from talkinglab.core.assets import samples
 from talkinglab.core.camera import orbit
 from talkinglab.core.media import read_video, to_uint8
@@ -31,6 +33,12 @@ def people(rows=2, cols=5, size=132, every=2, seconds=2.4):
     sheet = lambda t: torch.cat([torch.cat([films[r*cols+c].frames[t] for c in range(cols)], 1) for r in range(rows)])
     return [to_uint8(sheet(t)) for t in picked], size*cols, 25/every
 
+def two_fields(size=200, every=2, seconds=5):
+    "The shipped D3-Talker with both its fields, and with each alone."
+    talker = tl.load("d3talker")
+    films = [talker.speak(samples("hello.flac"), style="lively", **gains) for gains in ({}, dict(individual=0), dict(general=0))]
+    return [to_uint8(torch.cat([f.frames[t] for f in films], 1)) for t in range(0, int(seconds*25), every)], 3*size, 25/every
+
 def write(name, frames, width, fps, quality=55):
     small = [Image.fromarray(f) for f in frames]
     small = [f.resize((width, round(width*f.height/f.width)), Image.LANCZOS) if f.width != width else f for f in small]
@@ -41,6 +49,7 @@ def write(name, frames, width, fps, quality=55):
 
 def main():
     write("cast.webp", *people())
+    write("d3talker.webp", *two_fields())
     if (ROOT/"out"/"demo.mp4").is_file(): write("demo.webp", *demo())
     else: print("out/demo.mp4 is not there: make demo first")
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 import torch
 from torch import Tensor, nn
-from .media import replacing
+from .media import MediaError, replacing
 
 # %% ../../nbs/08_core.fit.ipynb #c008
 Schedule = float|int|Callable[[int], float] # A number, or iteration -> number
@@ -114,7 +114,7 @@ def _device(run:Run)->torch.device: return next(run.system.parameters()).device
 def save_checkpoint(path:str|Path, run:Run):
     """Everything the next step depends on. Every process calls it, the first one writes.
 
-    Raises `ValueError` if a hook's state is more than tensors, numbers and text."""
+    Raises `ValueError` if a hook's state is more than tensors, numbers and text, `MediaError` if it cannot be written: the last one then stays."""
     state = dict(it=run.it, name=run.stage.name, parts=[g["part"] for g in run.optimizer.param_groups], hooks=[type(h).__name__ for h in run.stage.hooks],
                  system=run.system.state_dict(), optimizer=run.optimizer.state_dict(), memory=[h.state() for h in run.stage.hooks], history=run.history)
     for name,m in zip(state["hooks"], state["memory"]): _plain(m, f"state of {name}")
@@ -123,8 +123,17 @@ def save_checkpoint(path:str|Path, run:Run):
         from accelerate.utils import gather_object
         state["rng"] = gather_object(state["rng"])
     if run.main:
-        with replacing(path) as part: torch.save(state, part)
+        with replacing(path) as part:
+            try: torch.save(state, part)
+            except RuntimeError as e: raise MediaError(f"{path}: cannot be written ({str(e).splitlines()[0]}): is the disk full?") from None # torch's way to say so
     if run.team: run.team.wait_for_everyone()
+
+def _apart(there, here)->str:
+    "How two names, or two lists of names, differ, in a few words."
+    if isinstance(there, str): return f"is {there}, here it is {here}"
+    few = lambda names: f"{', '.join(names[:3])}{f' and {len(names)-3} more' if len(names)>3 else ''}"
+    more, less = [x for x in there if x not in here], [x for x in here if x not in there]
+    return " and ".join([f"has {few(more)}, which this one lacks"]*bool(more)+[f"lacks {few(less)}"]*bool(less)) or "are in another order"
 
 def load_checkpoint(path:str|Path, run:Run):
     """Go back to a checkpoint, in place.
@@ -137,7 +146,7 @@ def load_checkpoint(path:str|Path, run:Run):
         raise ValueError(f"{path} is no whole checkpoint ({type(e).__name__}): move it away to start anew") from None
     here = dict(name=run.stage.name, parts=[g["part"] for g in run.optimizer.param_groups], hooks=[type(h).__name__ for h in run.stage.hooks])
     for k,v in here.items():
-        if state[k]!=v: raise ValueError(f"{path} is of another stage: its {k} is {state[k]}, here it is {v}")
+        if state[k]!=v: raise ValueError(f"{path} is of another stage: its {k} {_apart(state[k], v)}: move it away, or name another file")
     if state["it"]>run.stage.steps: raise ValueError(f"{path} is at step {state['it']}, the stage has {run.stage.steps}: raise `steps`, or start anew")
     try: run.system.load_state_dict(state["system"])
     except RuntimeError as e: raise ValueError(f"{path} does not fit this system: {e}") from None

@@ -8,7 +8,7 @@ __all__ = ['SH0', 'View', 'posed', 'points_to_gaussians', 'mesh_to_gaussians', '
 
 # %% ../../nbs/15_gs.field.ipynb #c002
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -200,44 +200,66 @@ def _strategy(growth:Growth):
         def _grow_gs(self, params, optimizers, state, step):
             pull = state["grad2d"]/state["count"].clamp_min(1)
             room = max(growth.max_count-len(pull), 0)
-            if room<len(pull): self.grow_grad2d = max(growth.grow_grad2d, float(pull.topk(room+1).values[-1]))
+            self.grow_grad2d = growth.grow_grad2d if room>=len(pull) else max(growth.grow_grad2d, float(pull.topk(room+1).values[-1]))
             return super()._grow_gs(params, optimizers, state, step)
     numbers = {k: v for k,v in vars(growth).items() if k not in ("max_count","reset_every")}
     return Bounded(**numbers, reset_every=growth.reset_every or 10**9)
 
 # %% ../../nbs/15_gs.field.ipynb #c047
+def _some(info:dict, first:int, n:int)->dict:
+    "What a strategy reads, of n Gaussians from the `first` on."
+    pulled = info["means2d"]
+    if n==pulled.shape[1]: return info
+    own = pulled[:,first:first+n].detach()
+    own.grad = pulled.grad[:,first:first+n]
+    return info|dict(means2d=own, radii=info["radii"][:,first:first+n])
+
 class Densify(Hook):
-    "Grow and prune a `Splats` while it learns, by gsplat's `DefaultStrategy`. The loss must hand on its `Render`. `counts` has (step, Gaussians)."
+    "Grow and prune `Splats` while they learn, by gsplat's `DefaultStrategy`. The loss must hand on its `Render`. `counts` has (step, Gaussians)."
     def __init__(self,
         growth:Growth,
         scene:float,  # `scene_size`, m
-        at:str="",    # Where in the system the `Splats` is; default: it is the system
+        at:str|Sequence[str]="", # Where in the system the `Splats` is; default: it is the system. Several, if they were drawn together: in the order of the render's rows
     ):
-        self.growth, self.scene, self.at, self.memory, self.counts = growth, scene, at, {}, []
+        self.growth, self.scene, self.at, self.memory, self.counts = growth, scene, (at,) if isinstance(at, str) else tuple(at), [], []
+
+    def _splats(self, run:Run)->list[Splats]:
+        found = [run.system.get_submodule(at) for at in self.at]
+        for at, x in zip(self.at, found):
+            if not isinstance(x, Splats): raise ValueError(f"'{at}' is a {type(x).__name__}: `at` must name a Splats")
+        return found
 
     def start(self, run:Run):
-        splats = run.system.get_submodule(self.at)
-        if not isinstance(splats, Splats): raise ValueError(f"'{self.at}' is a {type(splats).__name__}: `at` must name a Splats")
+        found = self._splats(run)
         if run.world>1: raise ValueError(f"{run.world} processes would grow apart: densify on one, then go on with its field on many")
         self.strategy = _strategy(self.growth)
-        if run.it==0: self.memory, self.counts = self.strategy.initialize_state(self.scene), [[0, len(splats.params["means"])]]
-        self.memory = {k: v.to(splats.params["means"].device) if isinstance(v, Tensor) else v for k,v in self.memory.items()}
+        if run.it==0: self.memory, self.counts = [self.strategy.initialize_state(self.scene) for _ in found], [[0, sum(len(x.params["means"]) for x in found)]]
+        home = found[0].params["means"].device
+        self.memory = [{k: v.to(home) if isinstance(v, Tensor) else v for k,v in m.items()} for m in self.memory]
 
     def step(self, run:Run):
         if run.it>=self.growth.refine_stop_iter: return
-        pulled = getattr(run.aux, "info", {}).get("means2d")
+        info, first = getattr(run.aux, "info", {}), 0
+        pulled, found = info.get("means2d"), self._splats(run)
         if pulled is None or pulled.grad is None: raise ValueError("no pull to grow by: the loss must hand on its Render as aux")
-        params = run.system.get_submodule(self.at).params
+        rows = [len(x.params["means"]) for x in found]
+        if sum(rows)!=pulled.shape[1]: raise ValueError(f"{pulled.shape[1]} Gaussians were drawn, {', '.join(self.at) or 'the system'} has {sum(rows)}: `at` must name all that were drawn, in order")
+        for x, memory, n in zip(found, self.memory, rows):
+            self._refine(run, x.params, memory, _some(info, first, n))
+            first += n
+        total = sum(len(x.params["means"]) for x in found)
+        if total!=self.counts[-1][1]: self.counts.append([run.it, total])
+        run.shown["Gaussians"] = total
+
+    def _refine(self, run:Run, params:nn.ParameterDict, memory:dict, info:dict):
         groups = {k: [g for g in run.optimizer.param_groups if any(q is p for q in g["params"])] for k,p in params.items() if p.requires_grad}
         shared = [k for k,g in groups.items() if len(g[0]["params"])>1]
         if shared: raise ValueError(f"{', '.join(shared)} share a learning rate: name each parameter of the Splats in `lrs`")
         adams = {k: SimpleNamespace(param_groups=g, state=run.optimizer.state) for k,g in groups.items()} # one Adam, seen as gsplat expects it
-        self.strategy.step_post_backward(params, adams, self.memory, run.it, run.aux.info)
+        self.strategy.step_post_backward(params, adams, memory, run.it, info)
         if self.growth.reset_every and run.it%self.growth.reset_every==0: # gsplat 1.5.3 asks `step % n == 0 & step > 0`, which is never true
             from gsplat.strategy.ops import reset_opa
-            reset_opa(params, adams, self.memory, 2*self.growth.prune_opa)
-        if len(params["means"])!=self.counts[-1][1]: self.counts.append([run.it, len(params["means"])])
-        run.shown["Gaussians"] = len(params["means"])
+            reset_opa(params, adams, memory, 2*self.growth.prune_opa)
 
     def state(self)->dict: return dict(memory=self.memory, counts=self.counts)
     def restore(self, state:dict): self.memory, self.counts = state["memory"], state["counts"]

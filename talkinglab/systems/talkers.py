@@ -21,7 +21,7 @@ def talkers()->dict[str, str]: # Name -> first line of its card
     return out
 
 # %% ../../nbs/66_systems.talkers.ipynb #c008
-SYSTEMS = ("hello",) # Modules of talkinglab.systems whose `read(config, weights)` rebuilds a talker
+SYSTEMS = ("hello","d3talker") # Modules of talkinglab.systems whose `read(config, weights)` rebuilds a talker
 
 # %% ../../nbs/66_systems.talkers.ipynb #c009
 def load(

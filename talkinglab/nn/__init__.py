@@ -1,0 +1,1 @@
+"Lego parts: modules and pure losses; no data, no optimiser, no files."
