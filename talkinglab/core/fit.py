@@ -108,6 +108,13 @@ def _random(device:torch.device, state:list|None=None)->list:
         if cuda and len(state)>1: torch.cuda.set_rng_state(state[1], device)
     return [torch.get_rng_state()]+([torch.cuda.get_rng_state(device)] if cuda else [])
 
+def _apart(there, here)->str:
+    "How two names, or two lists of names, differ, in a few words."
+    if isinstance(there, str): return f"is {there}, here it is {here}"
+    few = lambda names: f"{', '.join(names[:3])}{f' and {len(names)-3} more' if len(names)>3 else ''}"
+    more, less = [x for x in there if x not in here], [x for x in here if x not in there]
+    return " and ".join([f"has {few(more)}, which this one lacks"]*bool(more)+[f"lacks {few(less)}"]*bool(less)) or "are in another order"
+
 def _device(run:Run)->torch.device: return next(run.system.parameters()).device
 
 # %% ../../nbs/08_core.fit.ipynb #c031
@@ -128,13 +135,6 @@ def save_checkpoint(path:str|Path, run:Run):
             except RuntimeError as e: raise MediaError(f"{path}: cannot be written ({str(e).splitlines()[0]}): is the disk full?") from None # torch's way to say so
     if run.team: run.team.wait_for_everyone()
 
-def _apart(there, here)->str:
-    "How two names, or two lists of names, differ, in a few words."
-    if isinstance(there, str): return f"is {there}, here it is {here}"
-    few = lambda names: f"{', '.join(names[:3])}{f' and {len(names)-3} more' if len(names)>3 else ''}"
-    more, less = [x for x in there if x not in here], [x for x in here if x not in there]
-    return " and ".join([f"has {few(more)}, which this one lacks"]*bool(more)+[f"lacks {few(less)}"]*bool(less)) or "are in another order"
-
 def load_checkpoint(path:str|Path, run:Run):
     """Go back to a checkpoint, in place.
 
@@ -149,7 +149,7 @@ def load_checkpoint(path:str|Path, run:Run):
         if state[k]!=v: raise ValueError(f"{path} is of another stage: its {k} {_apart(state[k], v)}: move it away, or name another file")
     if state["it"]>run.stage.steps: raise ValueError(f"{path} is at step {state['it']}, the stage has {run.stage.steps}: raise `steps`, or start anew")
     try: run.system.load_state_dict(state["system"])
-    except RuntimeError as e: raise ValueError(f"{path} does not fit this system: {e}") from None
+    except RuntimeError as e: raise ValueError(f"{path} does not fit this system: {'; '.join(x.strip() for x in str(e).splitlines()[1:3] or [str(e)])}") from None
     run.optimizer = _adam(run.system, run.stage) # anew: a system that grew has put other parameters in place of its first ones
     run.optimizer.load_state_dict(state["optimizer"])
     for h,m in zip(run.stage.hooks, state["memory"]): h.restore(m)

@@ -214,6 +214,18 @@ def _some(info:dict, first:int, n:int)->dict:
     own.grad = pulled.grad[:,first:first+n]
     return info|dict(means2d=own, radii=info["radii"][:,first:first+n])
 
+def _refine(strategy, run:Run, growth:Growth, params:nn.ParameterDict, memory:dict, info:dict):
+    "One step of a strategy on one set of Gaussians, within the run's one Adam."
+    groups = {k: [g for g in run.optimizer.param_groups if any(q is p for q in g["params"])] for k,p in params.items() if p.requires_grad}
+    shared = [k for k,g in groups.items() if len(g[0]["params"])>1]
+    if shared: raise ValueError(f"{', '.join(shared)} share a learning rate: name each parameter of the Splats in `lrs`")
+    adams = {k: SimpleNamespace(param_groups=g, state=run.optimizer.state) for k,g in groups.items()} # one Adam, seen as gsplat expects it
+    strategy.step_post_backward(params, adams, memory, run.it, info)
+    if growth.reset_every and run.it%growth.reset_every==0: # gsplat 1.5.3 asks `step % n == 0 & step > 0`, which is never true
+        from gsplat.strategy.ops import reset_opa
+        reset_opa(params, adams, memory, 2*growth.prune_opa)
+
+# %% ../../nbs/15_gs.field.ipynb #c048
 class Densify(Hook):
     "Grow and prune `Splats` while they learn, by gsplat's `DefaultStrategy`. The loss must hand on its `Render`. `counts` has (step, Gaussians)."
     def __init__(self,
@@ -245,26 +257,15 @@ class Densify(Hook):
         rows = [len(x.params["means"]) for x in found]
         if sum(rows)!=pulled.shape[1]: raise ValueError(f"{pulled.shape[1]} Gaussians were drawn, {', '.join(self.at) or 'the system'} has {sum(rows)}: `at` must name all that were drawn, in order")
         for x, memory, n in zip(found, self.memory, rows):
-            self._refine(run, x.params, memory, _some(info, first, n))
+            _refine(self.strategy, run, self.growth, x.params, memory, _some(info, first, n))
             first += n
-        total = sum(len(x.params["means"]) for x in found)
+        run.shown["Gaussians"] = total = sum(len(x.params["means"]) for x in found)
         if total!=self.counts[-1][1]: self.counts.append([run.it, total])
-        run.shown["Gaussians"] = total
-
-    def _refine(self, run:Run, params:nn.ParameterDict, memory:dict, info:dict):
-        groups = {k: [g for g in run.optimizer.param_groups if any(q is p for q in g["params"])] for k,p in params.items() if p.requires_grad}
-        shared = [k for k,g in groups.items() if len(g[0]["params"])>1]
-        if shared: raise ValueError(f"{', '.join(shared)} share a learning rate: name each parameter of the Splats in `lrs`")
-        adams = {k: SimpleNamespace(param_groups=g, state=run.optimizer.state) for k,g in groups.items()} # one Adam, seen as gsplat expects it
-        self.strategy.step_post_backward(params, adams, memory, run.it, info)
-        if self.growth.reset_every and run.it%self.growth.reset_every==0: # gsplat 1.5.3 asks `step % n == 0 & step > 0`, which is never true
-            from gsplat.strategy.ops import reset_opa
-            reset_opa(params, adams, memory, 2*self.growth.prune_opa)
 
     def state(self)->dict: return dict(memory=self.memory, counts=self.counts)
     def restore(self, state:dict): self.memory, self.counts = state["memory"], state["counts"]
 
-# %% ../../nbs/15_gs.field.ipynb #c053
+# %% ../../nbs/15_gs.field.ipynb #c054
 class ShowPSNR(Hook):
     "Put the PSNR of the last pass over the views on the progress bar."
     def __init__(self, views:int): self.views = views # Steps to look back
@@ -273,7 +274,7 @@ class ShowPSNR(Hook):
             last = [h["mse"] for h in run.history[-self.views:]]
             run.shown["PSNR"] = -10*math.log10(max(sum(last)/len(last), 1e-12))
 
-# %% ../../nbs/15_gs.field.ipynb #c056
+# %% ../../nbs/15_gs.field.ipynb #c057
 @dataclass(frozen=True)
 class Recipe:
     "Every number of a static field's training, for runs of one or two thousand steps; Kerbl et al. 2023 take 30,000, and smaller rates."
@@ -290,7 +291,7 @@ class Recipe:
     growth:Growth|None=Growth() # None: as many as there were
     seed:int=0              # Order of the views, backgrounds, splits
 
-# %% ../../nbs/15_gs.field.ipynb #c060
+# %% ../../nbs/15_gs.field.ipynb #c061
 def field_stage(
     start:Gaussians,
     views:list[View],
@@ -307,7 +308,7 @@ def field_stage(
     return Stage("field", partial(field_loss, degree=lambda it: it//r.degree_every), dict(l1=1-r.dssim, dssim=r.dssim, mse=0.),
                  {f"params.{k}": v for k,v in lrs.items()}, r.steps, (*grow, ShowPSNR(len(views)), *hooks))
 
-# %% ../../nbs/15_gs.field.ipynb #c063
+# %% ../../nbs/15_gs.field.ipynb #c064
 def fit_field(
     views:list[View],
     start:Gaussians,
@@ -323,7 +324,7 @@ def fit_field(
         torch.manual_seed(recipe.seed)
         return fit(Splats(start), stage, view_batches(views, recipe.seed), checkpoint, every, progress)
 
-# %% ../../nbs/15_gs.field.ipynb #c067
+# %% ../../nbs/15_gs.field.ipynb #c068
 @torch.no_grad()
 def evaluate(
     gaussians:Gaussians,
