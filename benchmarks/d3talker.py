@@ -57,7 +57,7 @@ def film(work, number, seconds, cfg):
     if not folder.is_dir(): shoot(act(speak(number, seconds)), camera(cfg), masks=True).save(folder, quality=12)
     return load_clip(folder)
 
-def mover_of(work):
+def shipped_mover():
     "The shipped mover."
     import talkinglab as tl
     return tl.load("d3talker").mover
@@ -143,7 +143,7 @@ def bundle(work, seed, prior, plan, only=None):
     work = Path(work)
     rows = {k: v for k, v in ROWS.items() if v[0] == prior and not (work/f"{seed}_{k}.json").is_file()}
     if not rows and (prior is None or (work/f"{seed}_{prior}.probe.json").is_file()): return
-    mover, cfg = mover_of(work), Config(seed=seed, **PRIORS.get(prior, {}))
+    mover, cfg = shipped_mover(), Config(seed=seed, **PRIORS.get(prior, {}))
     teacher = None
     if prior is not None:
         films = [film(work, k, SECONDS, cfg) for k in range(TEACHERS)]

@@ -28,7 +28,7 @@ from talkinglab.measure.split import few_shot
 from talkinglab.systems.d3talker import (FPS, MOUTH, VIEW, Config, Mover, Plan, adapted, mover_stage, new_person, new_talker, read_film, save, train)
 
 sys.path.append(str(Path(__file__).resolve().parent.parent/"benchmarks"))
-from d3talker import scores
+from d3talker import body, scores
 from report import commit
 
 HERE = Path(__file__).resolve().parent
@@ -111,9 +111,6 @@ Made by `data_samples/make_d3talker.py` with `talkinglab.systems.d3talker` (sett
 - **Hears** the shipped encoder `small`, which was trained on synthetic speech: real voices are followed less well (benchmarks/results/d3talker.json).
 - **Licence** CC0-1.0.
 """
-
-
-def body(number: int): return embody(cast(number+1)[number])
 
 
 def film(number: int, seconds: float, size: int, swing: float = 0.):

@@ -76,9 +76,9 @@ class Config:
     upper:bool = True         # Lids and brows as a further input. InsTaG: yes; the paper does not say
     hook:bool = True          # The mouth's fields hear how far the lips moved. InsTaG: yes; the paper does not say
     temperature:float = .1    # tau of the similarity contrast. Paper: not given
-    similar:float = .003       # Weight of the similarity contrast, and
-    marks:float = .1          # Weight of the tracked landmarks (ours: hundreds of steps instead of hundred thousands); 0: pictures alone, as the paper
+    similar:float = .003      # Weight of the similarity contrast, and
     negative:float = .03      # of InsTaG's negative contrast
+    marks:float = .1          # Weight of the tracked landmarks (ours: hundreds of steps instead of hundred thousands); 0: pictures alone, as the paper
     refiner:int = 12          # Width of the coarse-to-fine refiner; 0: none
     encoder:str = "small"     # Which ears
     seed:int = 0
@@ -444,7 +444,7 @@ def mark_error(system:D3Talker, person:Person, batch:Batch, moved:Tensor, heard:
     return (project_points(batch.camera, at)[0]-batch.landmarks)[17:].abs().mean()/batch.image.shape[0]*100
 
 def follow_loss(system:D3Talker, batch:list[Batch], it:int):
-    "Landmarks alone, several frames at once: a minute of it saves an hour of learning from pictures (ours)."
+    "Landmarks alone, several frames at once, before any picture (ours)."
     errors = [mark_error(system, system.people[b.who], b, *system.signals(system.people[b.who], b.moment)) for b in batch]
     return dict(marks=torch.stack(errors).mean()), None
 
@@ -493,10 +493,12 @@ class Plan:
     signals:float = 2e-3  # of motion code, ears
     refiner:float = 1e-3
     shared:float = 1.     # Rates of what all people share, when it has been taught before. InsTaG: .1 at first
+
 def _splats(part:str, size:float, steps:int)->dict[str, Schedule]:
     "Rates of resting Gaussians: `size` times those of a static field."
     fade = lambda x: decay(x*size, x*size/10, max(1, steps))
     return {f"{part}.params.{k}": fade(v) for k,v in dict(colors=.01, opacities=.03, scales=.01, quats=.005, means=3e-4).items()}
+
 def static_stage(system:D3Talker, plan:Plan, growth:Growth|None=None)->Stage:
     "Every person's resting Gaussians; with `growth` (one person alone) they are grown and pruned by gsplat's strategy."
     steps = plan.static*len(system.people)
@@ -715,7 +717,7 @@ def speak(
             rgb = render(talker.gaussians(rest, o, m, gains), view, wall, eps2d=.3*max(1., scale)**2, depth=False).rgb
             return (rgb if refiner is None else refiner(rgb, person.style)).clamp(0, 1)
     return Clip(Frames(n, draw), fps, sound, [view], shown[:n] if len(shown)>=n else None, background=wall,
-                meta=dict(talker="d3talker", style=style if isinstance(style, str) else asdict(s), seed=seed, general=general, individual=individual, person="none: sculpted by code"))
+                meta=dict(talker="d3talker", style=style if isinstance(style, str) else asdict(s), seed=seed, general=general, individual=individual))
 D3Talker.speak, D3Talker.move = speak, move
 
 # %% ../../nbs/61_systems.d3talker.ipynb #c112
