@@ -1,6 +1,10 @@
 "What the project consists of: read from the tree, shared by the tests that guard its structure."
 import ast
+import os
 import re
+import socket
+import subprocess
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -46,3 +50,15 @@ def imports(module: Module) -> set[str]:
 
 
 def read(path: Path): return nbformat.read(path, as_version=4)
+
+
+def run_two(code: str, out: Path, timeout: float = 300):
+    "Two processes on this machine's loopback, as `torchrun --nproc-per-node 2` would start them; each is given `out`."
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        port = str(s.getsockname()[1])
+    env = dict(os.environ, WORLD_SIZE="2", LOCAL_WORLD_SIZE="2", MASTER_ADDR="127.0.0.1", MASTER_PORT=port, GLOO_SOCKET_IFNAME="lo", OMP_NUM_THREADS="1")
+    ps = [subprocess.Popen([sys.executable, "-c", code, out], cwd=ROOT, env=dict(env, RANK=str(r), LOCAL_RANK=str(r)), stderr=subprocess.PIPE, text=True) for r in range(2)]
+    try: said = [p.communicate(timeout=timeout)[1] for p in ps]
+    finally: [p.kill() for p in ps]
+    assert [p.returncode for p in ps] == [0, 0], "\n".join(said)

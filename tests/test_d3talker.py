@@ -1,17 +1,13 @@
 "D3-Talker: nothing moves at first, two fields add, contrast reaches whom it may, runs resume to the bit, two processes are one, a saved talker returns."
 import json
-import os
 import pickle
-import socket
-import subprocess
-import sys
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import partial
 
 import pytest
 import torch
-from project import ROOT
+from project import run_two
 from talkinglab.audio.encoders import encode
 from talkinglab.audio.features import Features
 from talkinglab.core.assets import samples
@@ -487,14 +483,7 @@ def test_two_processes_are_one_with_twice_the_batch(body, tracks, tmp_path, monk
     "The full system with every loss, all four phases, as `torchrun --nproc-per-node 2` would start them on this machine."
     plan = Plan(static=1, follow=2, pretrain=3, refine=1)
     with open(tmp_path/"given.pkl", "wb") as f: pickle.dump((talker(body, 2), tracks, FRAMES*2, plan), f)
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        port = str(s.getsockname()[1])
-    env = dict(os.environ, WORLD_SIZE="2", LOCAL_WORLD_SIZE="2", MASTER_ADDR="127.0.0.1", MASTER_PORT=port, GLOO_SOCKET_IFNAME="lo", OMP_NUM_THREADS="1")
-    ps = [subprocess.Popen([sys.executable, "-c", TWO, tmp_path], cwd=ROOT, env=dict(env, RANK=str(r), LOCAL_RANK=str(r)), stderr=subprocess.PIPE, text=True) for r in range(2)]
-    try: errors = [p.communicate(timeout=300)[1] for p in ps]
-    finally: [p.kill() for p in ps]
-    assert [p.returncode for p in ps] == [0, 0], "\n".join(errors)
+    run_two(TWO, tmp_path)
     two = [torch.load(tmp_path/f"rank{r}.pt", weights_only=True) for r in range(2)]
     assert_same_bits(two[0]["weights"], two[1]["weights"])
 

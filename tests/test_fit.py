@@ -1,14 +1,13 @@
 "The training loop: frozen parts, schedules, names, resuming bit for bit, interrupted writes, several processes."
 import os
 import signal
-import socket
 import subprocess
 import sys
 from dataclasses import replace
 
 import pytest
 import torch
-from project import ROOT
+from project import ROOT, run_two
 from talkinglab.core import fit as module
 from talkinglab.core.fit import EMA, Hook, Preview, Run, decay, fit, load_checkpoint, save_checkpoint, value
 from torch import nn
@@ -402,14 +401,7 @@ torch.distributed.destroy_process_group()
 def two(tmp_path_factory):
     "Two processes on this machine's loopback, as `torchrun --nproc-per-node 2` would start them."
     out = tmp_path_factory.mktemp("two")
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        port = str(s.getsockname()[1])
-    env = dict(os.environ, WORLD_SIZE="2", LOCAL_WORLD_SIZE="2", MASTER_ADDR="127.0.0.1", MASTER_PORT=port, GLOO_SOCKET_IFNAME="lo", OMP_NUM_THREADS="1")
-    ps = [subprocess.Popen([sys.executable, "-c", TWO, out], cwd=ROOT, env=dict(env, RANK=str(r), LOCAL_RANK=str(r)), stderr=subprocess.PIPE, text=True) for r in range(2)]
-    try: said = [p.communicate(timeout=120)[1] for p in ps]
-    finally: [p.kill() for p in ps]
-    assert [p.returncode for p in ps] == [0, 0], "\n".join(said)
+    run_two(TWO, out, 120)
     return [torch.load(out/f"rank{r}.pt", weights_only=True) for r in range(2)]
 
 
