@@ -167,7 +167,7 @@ def bundle(work, seed, prior, plan, only=None):
     who = TEACHERS+seed
     clip, rig = film(work, who, LONG, cfg), body(who)
     track = read_film(clip, cfg, mover, rig, depths=True)
-    kept, short = {}, replace(plan, follow=plan.follow//2)
+    kept, short = {}, replace(plan, follow=plan.follow//2, shared=.3 if prior else 1.)
     for name, (_, seconds, gains, changes, _) in rows.items():
         key = (seconds, tuple(changes.items()))
         if key not in kept:
@@ -225,7 +225,7 @@ def beside_hello():
     from talkinglab.face.viseme import STYLES, check_lips
     from talkinglab.systems import hello
     from talkinglab.systems.d3talker import FPS, Codes, upper_curves
-    talker, small = tl.load("d3talker"), hello.read(*read_small())
+    talker, small = tl.load("d3talker"), tl.load("hello")
     person, plain, mine, rows = talker.people[0], embody(), body(HEAD["number"]), []
     for path in sorted(samples().glob("*.flac")):
         audio, take = read_audio(path), perform(path, path.with_suffix(".json"))
@@ -242,12 +242,6 @@ def beside_hello():
         rows.append(row)
     mean = lambda who, k: round(float(torch.tensor([r[who][k] for r in rows if r[who]["bilabials"] or k != "closed"]).mean()), 4)
     return dict(recordings=len(rows), **{who: {k: mean(who, k) for k in ("gap_r", "lse_c", "lse_d", "closed")} for who in ("d3talker", "hello", "actor")})
-
-def read_small():
-    "The shipped talker that `systems.hello` made."
-    from talkinglab.core.assets import samples
-    from talkinglab.core.clip import read_talker
-    return next(x for x in map(read_talker, sorted(p for p in samples("talkers").iterdir() if p.is_dir())) if x[0]["system"] == "hello")
 
 def speed():
     "Sound to pictures, everything counted, on all threads; and the parts of a frame."
@@ -309,7 +303,7 @@ def main():
         result = dict(shipped=where() | dict(speed=speed(), beside_hello=beside_hello())) | (dict(real_speech=where() | real_speech(a.data)) if a.data.is_dir() else {})
         keep("d3talker", stored() | result)
         return print(json.dumps(result, indent=1))
-    work, seeds, plan = (a.work/"smoke", [0], Plan(static=40, follow=100, pretrain=300, adapt=120, refine=20)) if a.smoke else (a.work, list(range(a.seeds)), Plan(pretrain=2000))
+    work, seeds, plan = (a.work/"smoke", [0], Plan(static=40, follow=100, pretrain=300, adapt=120, refine=20)) if a.smoke else (a.work, list(range(a.seeds)), Plan(static=80, follow=200, pretrain=700, adapt=300, refine=50))
     work.mkdir(parents=True, exist_ok=True)
     start = time.time()
     from talkinglab.systems.d3talker import Config

@@ -105,10 +105,11 @@ CARD = """# D3-Talker, small: a head that learned to speak from eight others
 
 Made by `data_samples/make_d3talker.py` with `talkinglab.systems.d3talker` (settings: config.json), commit {commit}, {date}.
 
-- **Learned from** the virtual actor alone: eight people who do not exist, {seconds} s each, taught the shared parts; {own:.0f} s of a seventh, filmed by a camera that swings {swing} degrees to either side, taught the rest. Voices: espeak-ng. No person's face or voice.
+- **Learned from** the virtual actor alone: eight people who do not exist, {seconds} s each, taught the shared parts; {own:.0f} s of one more, filmed by a camera that swings {swing} degrees to either side, taught the rest. Voices: espeak-ng. No person's face or voice.
 - **Measured on** the last {tail} s of its film, never learned from, audio alone driving: PSNR {psnr:.1f} dB, around the mouth {mouth:.1f} dB; lip gap against the truth, correlation {gap_r:.2f}; LSE-C {lse_c:.2f}, LSE-D {lse_d:.2f} (of the truth {true_lse_c:.2f}, {true_lse_d:.2f}; our own judge).
 - **Mover** (audio to motion): visible jaw against the truth on speech it never heard, correlation {mover:.2f}.
 - **Hears** the shipped encoder `small`, which was trained on synthetic speech: real voices are followed less well (benchmarks/results/d3talker.json).
+- **Fault** The individual field moves no lip: the general one does it all, for the mover knows in which style she speaks. Round lips look ragged at the corners.
 - **Licence** CC0-1.0.
 """
 

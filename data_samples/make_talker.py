@@ -1,4 +1,4 @@
-"""Learn the demo's talker from data_samples/lesson and put it into data_samples/talkers/demo.
+"""Learn the smallest talker from data_samples/lesson and put it into data_samples/talkers/hello.
 
     python data_samples/make_talker.py     a few minutes on two cores: five times the demo's own training
 """
@@ -14,7 +14,7 @@ from talkinglab.systems.hello import Config, hear, held_out, learn, pose_at, sav
 
 HERE = Path(__file__).resolve().parent
 
-CARD = """# The demo's head: 12,000 Gaussians, learned from one synthetic clip
+CARD = """# Hello's head: 12,000 Gaussians, learned from one synthetic clip
 
 Made by `data_samples/make_talker.py` with `talkinglab.systems.hello` (settings: config.json).
 
@@ -31,7 +31,7 @@ def main():
     _, kept = held_out(len(clip))
     score = torch.stack([psnr(render(talker.deform(**pose_at(clip.motion, i)), clip.camera(i), clip.background).rgb, clip.frames[i]) for i in kept])
     jaw = torch.corrcoef(torch.stack([talker.curves(hear(clip.audio))[:len(clip), 0], clip.motion.curve("jawOpen")]))[0, 1]
-    out = HERE/"talkers"/"demo"
+    out = HERE/"talkers"/"hello"
     if out.exists(): shutil.rmtree(out)
     out.parent.mkdir(exist_ok=True)
     save(talker, out, CARD.format(frames=len(clip), psnr=score.mean().item(), low=score.min().item(), jaw=jaw.item()))

@@ -7,7 +7,7 @@ from talkinglab.systems.hello import VIEW, hear
 
 
 def box(size: int) -> tuple[int, int, int, int]:
-    "Rows and columns around the mouth of the demo's head, seen from the front; room for its small movements."
+    "Rows and columns around the mouth of the smallest talker's head, seen from the front; room for its small movements."
     at, _ = project_points(orbit(width=size, height=size, **VIEW), torch.tensor([[-.034, -.028, .09], [.034, -.088, .09]]))
     (x0, y0), (x1, y1) = at.round().long().tolist()
     return y0, y1, x0, x1

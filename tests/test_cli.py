@@ -103,14 +103,14 @@ def test_two_runs_write_the_same_bytes(tmp_path):
 def test_the_file_says_that_it_is_synthetic(tmp_path, capsys):
     out = str(tmp_path/"out.mp4")
     assert main(["speak", str(samples("hello.flac")), "-o", out, "--size", "64", "--fps", "5"]) == 0
-    assert read_provenance(out)["synthetic"] is True and read_provenance(out)["talker"] == "hello"
+    assert read_provenance(out)["synthetic"] is True and read_provenance(out)["talker"] == "d3talker"
     assert main(["provenance", out]) == 0 and "synthetic" in capsys.readouterr().out
 
 
 def test_mouth_follows_loudness_in_the_written_file(tmp_path):
-    "The demo's sentence: correlation above 0.6 and at most one frame of lag, on the file's own pixels and samples."
+    "The smallest talker: correlation above 0.6 and at most one frame of lag, on the file's own pixels and samples."
     out = tmp_path/"out.mp4"
-    assert main(["speak", str(samples("hello.flac")), "-o", str(out), "--size", "192", "--style", "lively"]) == 0
+    assert main(["speak", str(samples("hello.flac")), "-o", str(out), "--size", "192", "--style", "lively", "--talker", "hello"]) == 0
     m = measure(out)
     assert m["correlation"] > .6 and abs(m["lag"]) <= 1, m
     assert abs(m["video"]-m["sound"]) <= 1/m["fps"], m
@@ -141,7 +141,7 @@ def test_real_recordings_speak(shared, tmp_path):
     assert len(found) >= 10
     for path in found:
         out = tmp_path/(path.stem+".mp4")
-        assert main(["speak", str(path), "-o", str(out), "--size", "48", "--fps", "5"]) == 0, path.name
+        assert main(["speak", str(path), "-o", str(out), "--size", "48", "--fps", "5", "--talker", "hello"]) == 0, path.name
         frames, fps = read_video(out)
         assert abs(len(frames)/fps-read_audio(path).seconds) <= 1/fps, path.name
 

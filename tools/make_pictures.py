@@ -33,10 +33,10 @@ def people(rows=2, cols=5, size=132, every=2, seconds=2.4):
     sheet = lambda t: torch.cat([torch.cat([films[r*cols+c].frames[t] for c in range(cols)], 1) for r in range(rows)])
     return [to_uint8(sheet(t)) for t in picked], size*cols, 25/every
 
-def two_fields(size=200, every=2, seconds=5):
-    "The shipped D3-Talker with both its fields, and with each alone."
+def three_styles(size=200, every=2, seconds=5):
+    "The shipped D3-Talker: one sentence, mumbled, plain and lively."
     talker = tl.load("d3talker")
-    films = [talker.speak(samples("hello.flac"), style="lively", **gains) for gains in ({}, dict(individual=0), dict(general=0))]
+    films = [talker.speak(samples("hello.flac"), style=style) for style in ("mumbled", "neutral", "lively")]
     return [to_uint8(torch.cat([f.frames[t] for f in films], 1)) for t in range(0, int(seconds*25), every)], 3*size, 25/every
 
 def write(name, frames, width, fps, quality=55):
@@ -49,7 +49,7 @@ def write(name, frames, width, fps, quality=55):
 
 def main():
     write("cast.webp", *people())
-    write("d3talker.webp", *two_fields())
+    write("d3talker.webp", *three_styles())
     if (ROOT/"out"/"demo.mp4").is_file(): write("demo.webp", *demo())
     else: print("out/demo.mp4 is not there: make demo first")
 

@@ -161,7 +161,7 @@ def _parser()->argparse.ArgumentParser:
     s.add_argument("audio", metavar="IN", help="any recording: wav, flac, ogg, mp3, m4a, or a video with sound; any rate, any channels")
     s.add_argument("-o", "--out", required=True, metavar="OUT", help="the video: .mp4 (H.264, AAC) or .webm (VP9, Opus)")
     s.add_argument("--talker", default="demo", metavar="NAME", help="a shipped talker (talkinglab talkers) or a folder (default demo)")
-    s.add_argument("--style", default="neutral", help="neutral, lively, calm or mumbling (default neutral)")
+    s.add_argument("--style", default="neutral", help="one of the talker's: neutral, lively, mumbled, crisp, tender, shouting (default neutral)")
     s.add_argument("--size", type=int, default=384, metavar="N", help="pixels a side (default 384)")
     s.add_argument("--fps", type=float, default=25, metavar="N", help="frames a second (default 25)")
     s.add_argument("--yaw", type=float, default=0, metavar="DEG", help="view angle in degrees; learned up to about 40 to either side (default 0)")

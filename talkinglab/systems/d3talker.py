@@ -4,11 +4,11 @@
 
 # %% auto #0
 __all__ = ['FPS', 'VIEW', 'MOUTH', 'UPPER', 'GAIN', 'LOUD', 'INSIDE', 'Config', 'Mover', 'mover_loss', 'mover_stage', 'Coder',
-           'coder', 'start_smooth', 'Pair', 'Person', 'new_person', 'Moment', 'Rest', 'Offsets', 'D3Talker',
-           'new_talker', 'rest', 'offsets', 'gaussians', 'landmarks', 'heard_by', 'upper_curves', 'Track', 'read_sound',
-           'read_film', 'Batch', 'batch_of', 'opening', 'draw_batches', 'static_loss', 'contrast', 'turn_points',
-           'mark_error', 'follow_loss', 'patch', 'talk_loss', 'Plan', 'static_stage', 'follow_stage', 'talk_stage',
-           'refine_stage', 'train', 'adapted', 'learn', 'move', 'Codes', 'speak', 'save', 'read']
+           'coder', 'start_smooth', 'start_loud', 'Pair', 'Person', 'new_person', 'Moment', 'Rest', 'Offsets',
+           'D3Talker', 'new_talker', 'rest', 'offsets', 'gaussians', 'landmarks', 'heard_by', 'upper_curves', 'Track',
+           'read_sound', 'read_film', 'Batch', 'batch_of', 'opening', 'draw_batches', 'static_loss', 'contrast',
+           'turn_points', 'mark_error', 'follow_loss', 'patch', 'talk_loss', 'Plan', 'static_stage', 'follow_stage',
+           'talk_stage', 'refine_stage', 'train', 'adapted', 'learn', 'move', 'Codes', 'speak', 'save', 'read']
 
 # %% ../../nbs/61_systems.d3talker.ipynb #c005
 import json
@@ -158,6 +158,15 @@ def start_smooth(planes:TriPlane, height:float=1., cycles:float=2.5)->TriPlane:
     return planes
 
 # %% ../../nbs/61_systems.d3talker.ipynb #c024
+def start_loud(net:nn.Module)->nn.Module:
+    "Let a network of leaky rectifiers pass on about as much as it gets. Source: He et al. 2015, \"Delving Deep into Rectifiers\"."
+    for m in net.modules():
+        if isinstance(m, (nn.Conv1d, nn.Linear)):
+            nn.init.kaiming_normal_(m.weight, a=.02, nonlinearity="leaky_relu")
+            nn.init.zeros_(m.bias)
+    return net
+
+# %% ../../nbs/61_systems.d3talker.ipynb #c027
 class Pair(nn.Module):
     "The two fields of one branch: the head's and the inside of the mouth's."
     def __init__(self, cfg:Config, width:int, upper:bool):
@@ -166,20 +175,20 @@ class Pair(nn.Module):
         self.face = DeformField(cfg.codes, width, tuple(cfg.attributes), upper=len(UPPER) if upper else 0, encoder=planes())
         self.mouth = DeformField(cfg.codes, width//2, ("means",), extra=3 if cfg.hook else 0, encoder=planes(), axes=(.2,1.,.2))
 
-# %% ../../nbs/61_systems.d3talker.ipynb #c027
+# %% ../../nbs/61_systems.d3talker.ipynb #c030
 class Person(nn.Module):
     "One identity: resting Gaussians, what carries them, the Individual Field and its ears, a style for the refiner."
     def __init__(self, cfg:Config, face:Gaussians, mouth:Gaussians, around:Skin, landmarks:Float[Tensor, "68 3"], heard:int):
         super().__init__()
         self.register_buffer("landmarks", landmarks) # At rest, m
         self.face, self.mouth, self.skin = Splats(face), Splats(mouth), around
-        self.ear, self.smooth = AudioNet(heard, cfg.codes), AudioAttention(cfg.codes)
+        self.ear, self.smooth = start_loud(AudioNet(heard, cfg.codes)), AudioAttention(cfg.codes)
         self.fields = Pair(cfg, cfg.individual, False)
         self.style = nn.Parameter(torch.zeros(32))
 
     def hear(self, sound:Float[Tensor, "t 16 d"])->Float[Tensor, "t c"]: # F_A
         "Windows of sound to smoothed codes."
-        return LOUD*self.smooth(self.ear(sound))
+        return self.smooth(self.ear(sound))
 
 def new_person(
     rig:Rig,              # The tracked head
@@ -197,7 +206,7 @@ def new_person(
         torch.manual_seed(cfg.seed)
         return Person(cfg, cover(~inside, cfg.face), cover(inside, cfg.mouth), skin(parted), parted.vertices[rig.landmarks.long()], heard)
 
-# %% ../../nbs/61_systems.d3talker.ipynb #c030
+# %% ../../nbs/61_systems.d3talker.ipynb #c033
 @dataclass(frozen=True)
 class Moment:
     "What drives one frame."
@@ -226,13 +235,13 @@ class Offsets:
     moved:Float[Tensor, "c"]     # F_M, and
     heard:Float[Tensor, "c"]     # F_A, which they heard
 
-# %% ../../nbs/61_systems.d3talker.ipynb #c033
+# %% ../../nbs/61_systems.d3talker.ipynb #c036
 class D3Talker(nn.Module):
     "Motion drives one field that all people share, sound drives one of each person's own; their offsets add."
     def __init__(self, cfg:Config, people:Sequence[Person], mover:Mover):
         super().__init__()
         self.cfg, self.mover = cfg, mover
-        self.maps = DifferenceEncoder(cfg.map, cfg.codes) if cfg.motion=="pncc" else AudioNet(mover.enter.in_features, cfg.codes)
+        self.maps = DifferenceEncoder(cfg.map, cfg.codes) if cfg.motion=="pncc" else start_loud(AudioNet(mover.enter.in_features, cfg.codes))
         self.near = TCN(cfg.codes, cfg.reach, bias=False) if cfg.motion=="pncc" else AudioAttention(cfg.codes)
         self.general, self.people = Pair(cfg, cfg.general, cfg.upper), nn.ModuleList(people)
         self.refiner = Refiner(cfg.refiner) if cfg.refiner else None
@@ -257,7 +266,7 @@ def new_talker(cfg:Config, people:Sequence[Person], mover:Mover)->D3Talker:
         torch.manual_seed(cfg.seed)
         return D3Talker(cfg, people, mover)
 
-# %% ../../nbs/61_systems.d3talker.ipynb #c037
+# %% ../../nbs/61_systems.d3talker.ipynb #c040
 def rest(talker:D3Talker, person:Person)->Rest:
     "The resting head, sorted by what moves it, and what the four fields know about its places."
     head, inside = person.face(), person.mouth()
@@ -269,7 +278,7 @@ def rest(talker:D3Talker, person:Person)->Rest:
     return Rest(still, face, inside, weight[moves], places, person.skin(torch.cat([still.means.detach(), at, within])))
 D3Talker.rest = rest
 
-# %% ../../nbs/61_systems.d3talker.ipynb #c040
+# %% ../../nbs/61_systems.d3talker.ipynb #c043
 def offsets(talker:D3Talker, person:Person, rest:Rest, moved:Float[Tensor, "c"], heard:Float[Tensor, "c"], upper:Float[Tensor, "u"], gains:tuple[float, float]=(1.,1.))->Offsets:
     "Ask both fields about every Gaussian that can move. Inside the mouth they also hear how far the lips went."
     g, own, at, lips = talker.general, person.fields, rest.places, None
@@ -281,7 +290,7 @@ def offsets(talker:D3Talker, person:Person, rest:Rest, moved:Float[Tensor, "c"],
     return Offsets(general, individual, moved, heard)
 D3Talker.offsets = offsets
 
-# %% ../../nbs/61_systems.d3talker.ipynb #c044
+# %% ../../nbs/61_systems.d3talker.ipynb #c047
 def gaussians(talker:D3Talker, rest:Rest, o:Offsets, m:Moment, gains:tuple[float, float]=(1.,1.))->Gaussians:
     "Resting Gaussians plus both offsets, then head and eyes turned."
     face = {k: (gains[0]*v+gains[1]*o.individual["face"][k])*rest.weight.view(-1, *[1]*(v.ndim-1)) for k,v in o.general["face"].items()}
@@ -290,7 +299,7 @@ def gaussians(talker:D3Talker, rest:Rest, o:Offsets, m:Moment, gains:tuple[float
     return turn_head(every, rest.skin, m.rotation, m.translation, m.gaze)
 D3Talker.gaussians = gaussians
 
-# %% ../../nbs/61_systems.d3talker.ipynb #c047
+# %% ../../nbs/61_systems.d3talker.ipynb #c050
 def landmarks(talker:D3Talker, person:Person, moved:Float[Tensor, "c"], heard:Float[Tensor, "c"], upper:Float[Tensor, "u"], gains:tuple[float, float]=(1.,1.))->Float[Tensor, "68 3"]:
     "Where the fields carry the 68 landmarks, m; head and eyes not turned. They are places like any other."
     at, g, own = person.landmarks, talker.general.face, person.fields.face
@@ -298,7 +307,7 @@ def landmarks(talker:D3Talker, person:Person, moved:Float[Tensor, "c"], heard:Fl
     return at+person.skin.mobile(at)[:,None]*off
 D3Talker.landmarks = landmarks
 
-# %% ../../nbs/61_systems.d3talker.ipynb #c051
+# %% ../../nbs/61_systems.d3talker.ipynb #c054
 def heard_by(audio:Audio|AudioFile, encoder:str)->tuple[Features, Float[Tensor, "t 16 d"]]: # At FPS for the mover; windows for the fields
     "One hearing for both: the mover reads frames, the fields read windows of 16 rows at twice the rate."
     rows = encode(audio, encoder, 2*FPS)
@@ -309,7 +318,7 @@ def upper_curves(motion:Motion)->Float[Tensor, "t u"]:
     "Lids and brows of a motion; what it lacks stays at rest."
     return LOUD*torch.stack([motion.curve(k) if k in motion.names else motion.expr.new_zeros(len(motion)) for k in UPPER], 1)
 
-# %% ../../nbs/61_systems.d3talker.ipynb #c054
+# %% ../../nbs/61_systems.d3talker.ipynb #c057
 @dataclass(frozen=True, eq=False)
 class Track:
     "A film as D3-Talker reads it: what drives every frame, and what was seen."
@@ -347,7 +356,7 @@ def read_sound(
         maps = coder(cfg.map)(curves).half()
     return Track(maps, sound, upper_curves(motion), motion)
 
-# %% ../../nbs/61_systems.d3talker.ipynb #c058
+# %% ../../nbs/61_systems.d3talker.ipynb #c061
 def read_film(
     clip:Clip,            # 25 Hz, with sound, cameras, background and the head's motion
     cfg:Config,
@@ -372,7 +381,7 @@ def read_film(
     images = torch.stack([(clip.frames[i]*255).round().to(torch.uint8) for i in range(n)])
     return replace(track, images=images, cameras=tuple(clip.camera(i) for i in range(n)), background=clip.background, landmarks=torch.stack(seen), boxes=torch.stack([mouth_box(x, .35) for x in seen]), depths=torch.stack(maps) if depths else None)
 
-# %% ../../nbs/61_systems.d3talker.ipynb #c061
+# %% ../../nbs/61_systems.d3talker.ipynb #c064
 @dataclass(frozen=True, eq=False)
 class Batch:
     "One frame of one person."
@@ -395,7 +404,7 @@ def opening(track:Track)->Float[Tensor, "t"]:
     "How open each frame's mouth is, as far as tracking tells: the height of its box."
     return (track.boxes[:,3]-track.boxes[:,1]).float() if track.boxes is not None else track.maps.float().abs().mean((1,2,3))
 
-# %% ../../nbs/61_systems.d3talker.ipynb #c063
+# %% ../../nbs/61_systems.d3talker.ipynb #c066
 def draw_batches(
     tracks:Sequence[Track],
     frames:Sequence[Sequence[int]],     # Which frames of each may be learned from
@@ -411,7 +420,7 @@ def draw_batches(
         return batch_of(tracks[who], who, frames[who][some[int(torch.randint(len(some), (), generator=g))]], cfg)
     return batch
 
-# %% ../../nbs/61_systems.d3talker.ipynb #c067
+# %% ../../nbs/61_systems.d3talker.ipynb #c070
 def static_loss(system:D3Talker, batch:Batch, it:int):
     "The resting head in every frame, but for its mouth: that is never seen at rest. Source: D3-Talker, section 3.1."
     person, m = system.people[batch.who], batch.moment
@@ -421,7 +430,7 @@ def static_loss(system:D3Talker, batch:Batch, it:int):
     drawn = render(turned, batch.camera, batch.background, depth=False)
     return photometric(drawn.rgb, batch.image, (~batch.mouth).float()), drawn
 
-# %% ../../nbs/61_systems.d3talker.ipynb #c070
+# %% ../../nbs/61_systems.d3talker.ipynb #c073
 def contrast(system:D3Talker, who:int, rest:Rest, o:Offsets, most:int=500)->tuple[Tensor, Tensor]:
     """Similarity contrast and InsTaG's negative contrast, over the face's places. All Individual Fields hear the same voice; only this person's learns.
 
@@ -432,7 +441,7 @@ def contrast(system:D3Talker, who:int, rest:Rest, o:Offsets, most:int=500)->tupl
     every = torch.stack([own if j==who else others[j] for j in range(len(system.people))])
     return similarity_contrast(general, every, who, system.cfg.temperature), negative_contrast(own, every[[j for j in range(len(every)) if j!=who]])
 
-# %% ../../nbs/61_systems.d3talker.ipynb #c073
+# %% ../../nbs/61_systems.d3talker.ipynb #c076
 def turn_points(at:Float[Tensor, "p 3"], skin:Skin, rest:Float[Tensor, "p 3"], m:Moment)->Float[Tensor, "p 3"]:
     "Points of the face, turned with the head: as `turn_head` turns Gaussians. Eyes do not matter to them."
     R = rotvec_to_matrix(m.rotation)
@@ -448,7 +457,7 @@ def follow_loss(system:D3Talker, batch:list[Batch], it:int):
     errors = [mark_error(system, system.people[b.who], b, *system.signals(system.people[b.who], b.moment)) for b in batch]
     return dict(marks=torch.stack(errors).mean()), None
 
-# %% ../../nbs/61_systems.d3talker.ipynb #c076
+# %% ../../nbs/61_systems.d3talker.ipynb #c079
 def patch(batch:Batch, it:int, size:int=64)->tuple[slice, slice]:
     "Where the perceptual distance looks in this step: around the mouth, or anywhere. Source: InsTaG (patches of 64 to 96 px)."
     h, w = batch.mouth.shape
@@ -457,7 +466,7 @@ def patch(batch:Batch, it:int, size:int=64)->tuple[slice, slice]:
     y, x = (int((c-size/2).clamp(0, max(n-size, 0))) for c,n in ((rows, h), (cols, w)))
     return slice(y, y+size), slice(x, x+size)
 
-# %% ../../nbs/61_systems.d3talker.ipynb #c078
+# %% ../../nbs/61_systems.d3talker.ipynb #c081
 def talk_loss(system:D3Talker, batch:Batch, it:int, terms:Sequence[str]=()):
     "Everything that is learned from a talking frame. `terms` names what is asked for beside the picture."
     coarse, fine, rest, o = system(batch.who, batch.moment, batch.camera, batch.background)
@@ -478,7 +487,7 @@ def talk_loss(system:D3Talker, batch:Batch, it:int, terms:Sequence[str]=()):
         out |= dict(fine=(fine-batch.image).abs().mean(), look=look)
     return out, coarse
 
-# %% ../../nbs/61_systems.d3talker.ipynb #c082
+# %% ../../nbs/61_systems.d3talker.ipynb #c085
 @dataclass(frozen=True)
 class Plan:
     "How long each phase takes, in steps of one frame. Paper: not given; InsTaG: 150,000 for five people, then 10,000 + 10,000 + 2,000."
@@ -492,6 +501,7 @@ class Plan:
     settled:float = .3    # Rates of resting Gaussians while they talk, beside those of the static phase
     signals:float = 2e-3  # of motion code, ears
     refiner:float = 1e-3
+    own:float = .2        # Rates of the Individual Fields and their ears, beside those of the General one. InsTaG: .2
     shared:float = 1.     # Rates of what all people share, when it has been taught before. InsTaG: .1 at first
 
 def _splats(part:str, size:float, steps:int)->dict[str, Schedule]:
@@ -508,20 +518,20 @@ def static_stage(system:D3Talker, plan:Plan, growth:Growth|None=None)->Stage:
     hooks = () if growth is None else (Densify(growth, .26, ("people.0.face","people.0.mouth")),)
     return Stage("static", static_loss, dict(l1=.8, dssim=.2), lrs, steps, hooks)
 
-# %% ../../nbs/61_systems.d3talker.ipynb #c084
+# %% ../../nbs/61_systems.d3talker.ipynb #c087
 def _moving(system:D3Talker, plan:Plan, steps:int)->dict[str, Schedule]:
     "Rates of all that turns sound and motion into offsets."
     fade = lambda x: decay(x, x/10, max(1, steps))
     pair = lambda p, of=1.: {f"{p}.{part}": fade(of*plan.fields) for part in ("face","mouth")}|{f"{p}.{part}.encoder": fade(of*plan.planes) for part in ("face","mouth")}
     lrs = dict(maps=fade(plan.shared*plan.signals), near=fade(plan.shared*plan.signals))|pair("general", plan.shared)
-    for k in range(len(system.people)): lrs |= {f"people.{k}.ear": fade(plan.signals), f"people.{k}.smooth": fade(plan.signals)}|pair(f"people.{k}.fields")
+    for k in range(len(system.people)): lrs |= {f"people.{k}.ear": fade(plan.own*plan.signals), f"people.{k}.smooth": fade(plan.own*plan.signals)}|pair(f"people.{k}.fields", plan.own)
     return lrs
 
 def follow_stage(system:D3Talker, plan:Plan)->Stage:
     "Both fields learn where tracked landmarks go."
     return Stage("follow", follow_loss, dict(marks=1.), {k: v for k,v in _moving(system, plan, plan.follow).items() if ".mouth" not in k}, plan.follow)
 
-# %% ../../nbs/61_systems.d3talker.ipynb #c086
+# %% ../../nbs/61_systems.d3talker.ipynb #c089
 def talk_stage(system:D3Talker, plan:Plan, name:str="pretrain", steps:int|None=None, geometric:bool=False)->Stage:
     "Fields, signals and refiner together, on all people: pre-training with many, adaptation with one."
     cfg, many = system.cfg, len(system.people)>1
@@ -539,7 +549,7 @@ def talk_stage(system:D3Talker, plan:Plan, name:str="pretrain", steps:int|None=N
     if cfg.refiner: lrs |= dict(refiner=fade(plan.refiner))|{f"people.{k}.style": fade(plan.refiner) for k in range(len(system.people))}
     return Stage(name, partial(talk_loss, terms=terms), weights, lrs, steps)
 
-# %% ../../nbs/61_systems.d3talker.ipynb #c088
+# %% ../../nbs/61_systems.d3talker.ipynb #c091
 def refine_stage(system:D3Talker, plan:Plan)->Stage:
     "The end: movement and shapes rest, colours and the refiner settle. Source: InsTaG's fuse stage."
     fade, parts = lambda x: decay(x, x/10, max(1, plan.refine)), {}
@@ -550,7 +560,7 @@ def refine_stage(system:D3Talker, plan:Plan)->Stage:
     weights = dict(l1=.8, dssim=.2, lips=.5, sparse=0.)|(dict(fine=.5, look=.2) if system.cfg.refiner else {})
     return Stage("refine", partial(talk_loss, terms=("fine",) if system.cfg.refiner else ()), weights, parts, plan.refine)
 
-# %% ../../nbs/61_systems.d3talker.ipynb #c091
+# %% ../../nbs/61_systems.d3talker.ipynb #c094
 def _check_films(tracks:Sequence[Track], frames:Sequence[Sequence[int]], geometric:bool):
     "What would fail after a thousand steps fails now."
     for k,(t,f) in enumerate(zip(tracks, frames)):
@@ -568,12 +578,12 @@ def _same_run(folder:Path, cfg:Config, plan:Plan):
         return
     with replacing(path) as part: Path(part).write_text(text, encoding="utf-8")
 
-# %% ../../nbs/61_systems.d3talker.ipynb #c094
+# %% ../../nbs/61_systems.d3talker.ipynb #c097
 def train(
     talker:D3Talker,
     tracks:Sequence[Track],             # One a person
     frames:Sequence[Sequence[int]],     # Which of each may be learned from: a `measure.split.Split`'s train
-    plan:Plan=Plan(),
+    plan:Plan=Plan(follow=200, shared=.3),
     phases:Sequence[str]=("static","follow","talk","refine"),
     growth:Growth|None=None,            # Grow and prune in the static phase; one person alone
     geometric:bool=False,               # Depth and normals of the tracked head, too; tracks must have them
@@ -602,7 +612,7 @@ def train(
     talker.eval().requires_grad_(False)
     return runs
 
-# %% ../../nbs/61_systems.d3talker.ipynb #c098
+# %% ../../nbs/61_systems.d3talker.ipynb #c101
 def adapted(
     prior:D3Talker,       # Pre-trained on other people
     person:Person,        # `new_person` of somebody else
@@ -619,7 +629,7 @@ def learn(
     prior:D3Talker,       # Pre-trained on other people: `talkinglab.load("d3talker")`
     rig:Rig|None=None,    # The tracked head of who is seen; default: nobody's
     frames:Sequence[int]|None=None, # Which may be learned from; default all
-    plan:Plan=Plan(),
+    plan:Plan=Plan(follow=200, shared=.3),
     geometric:bool=True,  # Depth and normals of the tracked head, too
     folder:str|Path|None=None, # Checkpoints
     progress:bool=False,
@@ -631,7 +641,7 @@ def learn(
     train(talker, [track], [range(len(track)) if frames is None else list(frames)], plan, geometric=geometric, folder=folder, progress=progress)
     return talker
 
-# %% ../../nbs/61_systems.d3talker.ipynb #c101
+# %% ../../nbs/61_systems.d3talker.ipynb #c104
 def move(
     talker:D3Talker,
     audio:Audio|AudioFile,
@@ -645,7 +655,7 @@ def move(
     for k,name in enumerate(MOUTH): expr[:n,alive.names.index(name)] = mouth[:n,k]
     return replace(alive, expr=expr)[:n]
 
-# %% ../../nbs/61_systems.d3talker.ipynb #c104
+# %% ../../nbs/61_systems.d3talker.ipynb #c107
 class Codes:
     "F_M and F_A of a whole recording at 25 Hz, worked out a few seconds at a time when somebody looks: an hour needs no more memory than a minute."
     def __init__(self, talker:D3Talker, person:Person, motion:Motion, rows:Features, block:int=100):
@@ -681,7 +691,7 @@ class Codes:
         if w<1e-6 or i+1>=len(self): return self[i]
         return tuple(torch.lerp(a, b, w) for a,b in zip(self[i], self[i+1]))
 
-# %% ../../nbs/61_systems.d3talker.ipynb #c106
+# %% ../../nbs/61_systems.d3talker.ipynb #c109
 @torch.no_grad()
 def speak(
     talker:D3Talker,
@@ -720,7 +730,7 @@ def speak(
                 meta=dict(talker="d3talker", style=style if isinstance(style, str) else asdict(s), seed=seed, general=general, individual=individual))
 D3Talker.speak, D3Talker.move = speak, move
 
-# %% ../../nbs/61_systems.d3talker.ipynb #c112
+# %% ../../nbs/61_systems.d3talker.ipynb #c115
 def save(
     talker:D3Talker,
     folder:str|Path,        # Must not exist yet
@@ -740,7 +750,7 @@ def save(
         weights[k] = v.half() if v.is_floating_point() and not k.endswith(".means") and "skin." not in k.replace("skin.grid", "") else v
     write_talker(folder, dict(system="d3talker", cfg=asdict(talker.cfg), people=len(keep), heard=talker.mover.enter.in_features), weights, card)
 
-# %% ../../nbs/61_systems.d3talker.ipynb #c115
+# %% ../../nbs/61_systems.d3talker.ipynb #c118
 def read(
     config:dict, weights:dict[str,Tensor], # From `core.clip.read_talker`
 )->D3Talker:

@@ -22,15 +22,17 @@ def talkers()->dict[str, str]: # Name -> first line of its card
 
 # %% ../../nbs/66_systems.talkers.ipynb #c008
 SYSTEMS = ("hello","d3talker") # Modules of talkinglab.systems whose `read(config, weights)` rebuilds a talker
+DEMO = "d3talker"              # Which shipped talker the name "demo" means
 
 # %% ../../nbs/66_systems.talkers.ipynb #c009
 def load(
-    name:str|Path="demo", # A shipped talker, or a folder with config.json and weights.safetensors
+    name:str|Path="demo", # A shipped talker, "demo" for the best of them, or a folder with config.json and weights.safetensors
 ):                        # A talker: `talker.speak(audio, style=...) -> Clip`
     "Load a trained talker. Raises `ValueError` if there is none of that name; nothing in the folder is executed."
     folder = Path(name)
     if not folder.is_dir():
-        if str(name) not in talkers(): raise ValueError(f"no talker '{name}': shipped are {', '.join(talkers())}; or give a talker's folder")
+        name = DEMO if str(name)=="demo" else str(name)
+        if name not in talkers(): raise ValueError(f"no talker '{name}': shipped are {', '.join(talkers())} ('demo' is {DEMO}); or give a talker's folder")
         folder = samples(f"talkers/{name}")
     config, weights = read_talker(folder)
     system = config.get("system")
