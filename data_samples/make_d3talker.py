@@ -106,10 +106,11 @@ CARD = """# D3-Talker, small: a head that learned to speak from eight others
 Made by `data_samples/make_d3talker.py` with `talkinglab.systems.d3talker` (settings: config.json), commit {commit}, {date}.
 
 - **Learned from** the virtual actor alone: eight people who do not exist, {seconds} s each, taught the shared parts; {own:.0f} s of one more, filmed by a camera that swings {swing} degrees to either side, taught the rest. Voices: espeak-ng. No person's face or voice.
-- **Measured on** the last {tail} s of its film, never learned from, audio alone driving: PSNR {psnr:.1f} dB, around the mouth {mouth:.1f} dB; lip gap against the truth, correlation {gap_r:.2f}; LSE-C {lse_c:.2f}, LSE-D {lse_d:.2f} (of the truth {true_lse_c:.2f}, {true_lse_d:.2f}; our own judge).
+- **Measured on** the last {tail} s of its film, never learned from; the sound drives the mouth, in her style, the rest is as filmed: PSNR {psnr:.1f} dB, around the mouth {mouth:.1f} dB; lip gap against the truth, correlation {gap_r:.2f}; LSE-C {lse_c:.2f}, LSE-D {lse_d:.2f} (of the truth {true_lse_c:.2f}, {true_lse_d:.2f}; our own judge).
 - **Mover** (audio to motion): visible jaw against the truth on speech it never heard, correlation {mover:.2f}.
 - **Hears** the shipped encoder `small`, which was trained on synthetic speech: real voices are followed less well (benchmarks/results/d3talker.json).
-- **Fault** The individual field moves no lip: the general one does it all, for the mover knows in which style she speaks. Round lips look ragged at the corners.
+- **Faults** The individual field moves no lip: the general one does it all. Wide mouths are clipped: shouting opens little wider than plain speech. Round lips are ragged at the corners, with streaks on the cheek beside them.
+- **Seed** {seed}, on a CPU.
 - **Licence** CC0-1.0.
 """
 
@@ -148,7 +149,7 @@ def main():
     score = scores(talker, track, split.test.tolist(), rig, mine.audio)
     out = HERE/"talkers"/"d3talker"
     if out.exists(): shutil.rmtree(out)
-    save(talker, out, CARD.format(commit=commit(), date=date.today(), seconds=SECONDS, own=len(split.train)/FPS, tail=HEAD["tail"], swing=HEAD["swing"], mover=note["r"], **score))
+    save(talker, out, CARD.format(commit=commit(), date=date.today(), seed=cfg.seed, seconds=SECONDS, own=len(split.train)/FPS, tail=HEAD["tail"], swing=HEAD["swing"], mover=note["r"], **score))
     print((out/"README.md").read_text())
 
 

@@ -12,7 +12,7 @@ from talkinglab.audio.encoders import encode
 from talkinglab.audio.features import Features
 from talkinglab.core.assets import samples
 from talkinglab.core.camera import orbit
-from talkinglab.core.clip import Motion, read_talker
+from talkinglab.core.clip import Frames, Motion, read_talker
 from talkinglab.core.clock import frame_count
 from talkinglab.core.fit import Hook, fit
 from talkinglab.core.media import Audio, MediaError, read_audio
@@ -396,7 +396,7 @@ def test_checkpoints_that_do_not_fit_are_named_and_stay(body, tracks, tmp_path):
     short(talker(body))
     path, good = tmp_path/"static.pt", (tmp_path/"static.pt").read_bytes()
     for change in (dict(codes=16), dict(seed=7)):
-        with pytest.raises(ValueError, match="checkpoints of another Config or Plan"): short(talker(body, **change))
+        with pytest.raises(ValueError, match="checkpoints of another Config, Plan or film"): short(talker(body, **change))
     (tmp_path/"settings.json").unlink()
     with pytest.raises(ValueError, match=r"static\.pt does not fit this system"): short(talker(body, codes=16))
     (tmp_path/"settings.json").unlink()
@@ -410,6 +410,20 @@ def test_checkpoints_that_do_not_fit_are_named_and_stay(body, tracks, tmp_path):
     other = path.read_bytes()
     with pytest.raises(ValueError, match=r"static\.pt is of another stage"): short(talker(body))
     assert path.read_bytes() == other and sorted(p.name for p in tmp_path.iterdir()) == ["settings.json", "static.pt"]
+
+
+def test_a_folder_of_another_film_is_not_gone_on_with(body, tracks, tmp_path):
+    "Neither another person's film nor other frames of the same one."
+    short = partial(train, plan=replace(PLAN, static=1), phases=("static",), folder=tmp_path)
+    short(talker(body), tracks[:1], [range(20)])
+    for film, frames in ((tracks[1:], [range(20)]), (tracks[:1], [range(10)])):
+        with pytest.raises(ValueError, match="another Config, Plan or film"): short(talker(body), film, frames)
+
+
+def test_frames_may_be_a_tensor_and_a_sound_longer_than_its_film(body, films):
+    long = read_film(replace(films[0], frames=Frames(10, films[0].frames.__getitem__), motion=films[0].motion[:10], masks=None), TINY, untrained_mover())
+    assert len(long) == len(long.images) == len(long.maps) == len(long.motion) == 10
+    train(talker(body), [long], [torch.arange(10)], replace(PLAN, static=1), ("static",))
 
 
 def test_a_full_disk_is_one_clear_error_and_keeps_the_last_good_file(body, tracks, tmp_path, monkeypatch):
@@ -627,6 +641,17 @@ def test_what_speaking_cannot_do_is_named(pair, tmp_path):
     (tmp_path/"broken.wav").write_bytes(b"no sound at all")
     for path in (tmp_path/"broken.wav", tmp_path/"none.wav"):
         with pytest.raises(MediaError, match=path.name): speak(pair, path)
+
+
+def test_a_motion_from_elsewhere_is_looked_at(pair, unchecked):
+    sound = said("hello", .8)[0]
+    good = pair.move(sound, "crisp")
+    nan = good.expr.clone()
+    nan[3] = float("nan")
+    for bad, why in ((replace(good, names=tuple(f"x{n}" for n in good.names)), "moves a mouth"), (replace(good, expr=nan), "expr is not finite at 1 of 20"), (sound, "motion is a Audio"), (good[:1], "1 frames")):
+        with pytest.raises(ValueError, match=why): pair.speak(sound, motion=bad)
+    for bad, why in ((dict(audio=torch.zeros(100)), "a sound is needed"), (dict(style=3), "no style 3"), (dict(fps=float("nan")), "fps=nan"), (dict(size=64.), "whole pixels"), (dict(yaw=180), "yaw=180")):
+        with pytest.raises(ValueError, match=why): pair.speak(**(dict(audio=sound)|bad))
 
 
 def test_a_file_and_its_samples_say_the_same(pair):

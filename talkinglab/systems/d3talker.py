@@ -17,6 +17,7 @@ import threading
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import lru_cache, partial
+from hashlib import sha256
 from pathlib import Path
 import torch
 from jaxtyping import Float, Int, UInt8
@@ -84,6 +85,7 @@ class Config:
     seed:int = 0
 
     def __post_init__(self):
+        if not isinstance(self.size, int) or not 16<=self.size<=4096: raise ValueError(f"size={self.size!r}: give 16 to 4096 whole pixels")
         if self.motion not in ("pncc","audio"): raise ValueError(f"motion={self.motion!r}: the General Field is driven by 'pncc' or 'audio'")
 
 # %% ../../nbs/61_systems.d3talker.ipynb #c011
@@ -349,12 +351,12 @@ def read_sound(
     mover:Mover|None,     # Default: the motion's own mouth drives the General Field
     style:Style|None=None, # In which the mover reads the sound
 )->Track:
-    "A track without pictures."
+    "A track without pictures, as long as the shorter of sound and motion."
     with torch.no_grad():
         heard, sound = heard_by(audio, cfg.encoder)
         curves = motion if mover is None else Motion.still(mover(heard.x, None if style is None else style.vector()), MOUTH, FPS)
-        maps = coder(cfg.map)(curves).half()
-    return Track(maps, sound, upper_curves(motion), motion)
+        maps, n = coder(cfg.map)(curves).half(), min(len(sound), len(motion))
+    return Track(maps[:n], sound[:n], upper_curves(motion)[:n], motion[:n])
 
 # %% ../../nbs/61_systems.d3talker.ipynb #c061
 def read_film(
@@ -401,8 +403,8 @@ def batch_of(track:Track, who:int, i:int, cfg:Config)->Batch:
                  box_mask(track.boxes[i], h, w), None if track.depths is None else track.depths[i].float())
 
 def opening(track:Track)->Float[Tensor, "t"]:
-    "How open each frame's mouth is, as far as tracking tells: the height of its box."
-    return (track.boxes[:,3]-track.boxes[:,1]).float() if track.boxes is not None else track.maps.float().abs().mean((1,2,3))
+    "How open each frame's mouth is, as far as tracking tells: the height of its box, px."
+    return (track.boxes[:,3]-track.boxes[:,1]).float()
 
 # %% ../../nbs/61_systems.d3talker.ipynb #c066
 def draw_batches(
@@ -432,7 +434,7 @@ def static_loss(system:D3Talker, batch:Batch, it:int):
 
 # %% ../../nbs/61_systems.d3talker.ipynb #c073
 def contrast(system:D3Talker, who:int, rest:Rest, o:Offsets, most:int=500)->tuple[Tensor, Tensor]:
-    """Similarity contrast and InsTaG's negative contrast, over the face's places. All Individual Fields hear the same voice; only this person's learns.
+    """Similarity contrast and InsTaG's negative contrast, over the face's places. All Individual Fields get this person's F_A, though each has ears of its own (ours: one code, so that the fields alone differ); only this person's learns.
 
     Source: D3-Talker, eq. for L_SC; InsTaG (Li et al. 2025) for the negative contrast."""
     pick = slice(None, None, max(1, len(rest.face)//most))
@@ -567,14 +569,19 @@ def _check_films(tracks:Sequence[Track], frames:Sequence[Sequence[int]], geometr
         if t.images is None: raise ValueError(f"track {k} has no pictures: `read_sound` gives those that only speak, `read_film` those to learn from")
         if geometric and t.depths is None: raise ValueError(f"track {k} has no depths: read_film(..., depths=True), or geometric=False")
         if not len(f): raise ValueError(f"no frames of track {k} to learn from: it has {len(t)}")
-        if min(f)<0 or max(f)>=len(t): raise ValueError(f"frames {min(f)} to {max(f)} of track {k}, which has 0 to {len(t)-1}")
+        if min(f)<0 or max(f)>=len(t): raise ValueError(f"frames {min(f)} to {max(f)} of track {k}, which has 0 to {len(t)-1}: count from 0")
 
-def _same_run(folder:Path, cfg:Config, plan:Plan):
-    "Checkpoints of other numbers would go on as if nothing had happened. Raises `ValueError` for them."
-    path, text = folder/"settings.json", json.dumps(dict(config=asdict(cfg), plan=asdict(plan)), indent=1)+"\n"
+def _learned_from(track:Track, frames:Sequence[int])->str:
+    "A short name for a film and the frames of it that count."
+    rows = (track.sound, track.maps, track.images[::25], torch.tensor(frames))
+    return sha256(b"".join(x.contiguous().cpu().numpy().tobytes() for x in rows)).hexdigest()[:16]
+
+def _same_run(folder:Path, cfg:Config, plan:Plan, *films:str):
+    "Checkpoints of other numbers or other films would go on as if nothing had happened. Raises `ValueError` for them."
+    path, text = folder/"settings.json", json.dumps(dict(config=asdict(cfg), plan=asdict(plan), films=films), indent=1)+"\n"
     if not folder.is_dir(): raise ValueError(f"{folder}: there is no such folder: make it first")
     if path.is_file():
-        if path.read_text(encoding="utf-8")!=text: raise ValueError(f"{folder} holds checkpoints of another Config or Plan (see settings.json there): choose a new folder")
+        if path.read_text(encoding="utf-8")!=text: raise ValueError(f"{folder} holds checkpoints of another Config, Plan or film (see settings.json there): choose a new folder")
         return
     with replacing(path) as part: Path(part).write_text(text, encoding="utf-8")
 
@@ -582,8 +589,8 @@ def _same_run(folder:Path, cfg:Config, plan:Plan):
 def train(
     talker:D3Talker,
     tracks:Sequence[Track],             # One a person
-    frames:Sequence[Sequence[int]],     # Which of each may be learned from: a `measure.split.Split`'s train
-    plan:Plan=Plan(follow=200, shared=.3),
+    frames:Sequence[Sequence[int]|Int[Tensor, "_"]], # Which of each may be learned from: a `measure.split.Split`'s train
+    plan:Plan=Plan(),
     phases:Sequence[str]=("static","follow","talk","refine"),
     growth:Growth|None=None,            # Grow and prune in the static phase; one person alone
     geometric:bool=False,               # Depth and normals of the tracked head, too; tracks must have them
@@ -595,8 +602,9 @@ def train(
     known = ("static","follow","talk","refine")
     if unknown := set(phases)-set(known): raise ValueError(f"no phase {sorted(unknown)}: there are {known}")
     if len(tracks)!=len(talker.people) or len(frames)!=len(tracks): raise ValueError(f"{len(tracks)} tracks and {len(frames)} lists of frames for {len(talker.people)} people: one each")
+    frames = [[int(i) for i in f] for f in frames]
     _check_films(tracks, frames, geometric)
-    if folder is not None: _same_run(Path(folder), talker.cfg, plan)
+    if folder is not None: _same_run(Path(folder), talker.cfg, plan, f"geometric={geometric}, growth={growth}", *map(_learned_from, tracks, frames))
     runs, many = {}, len(tracks)>1
     for name in phases:
         if name=="static": stage = static_stage(talker, plan, growth)
@@ -628,36 +636,50 @@ def learn(
     clip:Clip,            # 25 Hz, with sound, cameras, background and the head's motion
     prior:D3Talker,       # Pre-trained on other people: `talkinglab.load("d3talker")`
     rig:Rig|None=None,    # The tracked head of who is seen; default: nobody's
-    frames:Sequence[int]|None=None, # Which may be learned from; default all
+    frames:Sequence[int]|Int[Tensor, "_"]|None=None, # Which may be learned from; default all
     plan:Plan=Plan(follow=200, shared=.3),
     geometric:bool=True,  # Depth and normals of the tracked head, too
     folder:str|Path|None=None, # Checkpoints
     progress:bool=False,
 )->D3Talker:
-    "A talker of one new person from a few seconds of film. Raises as `read_film` and `train`."
-    rig = embody() if rig is None else rig
-    track = read_film(clip, prior.cfg, prior.mover, rig, geometric)
-    talker = adapted(prior, new_person(rig, prior.cfg, prior.mover.enter.in_features))
+    "A talker of one new person from a few seconds of film, at the film's size. Raises as `read_film` and `train`."
+    rig, cfg = embody() if rig is None else rig, replace(prior.cfg, size=len(clip.frames[0]))
+    track = read_film(clip, cfg, prior.mover, rig, geometric)
+    talker = adapted(prior, new_person(rig, cfg, prior.mover.enter.in_features), cfg)
     train(talker, [track], [range(len(track)) if frames is None else list(frames)], plan, geometric=geometric, folder=folder, progress=progress)
     return talker
 
 # %% ../../nbs/61_systems.d3talker.ipynb #c104
+def _sound(audio:str|Path|Audio|AudioFile)->Audio|AudioFile:
+    "By path, or as it is."
+    if isinstance(audio, (str, Path)): return open_audio(audio)
+    if not isinstance(audio, (Audio, AudioFile)): raise ValueError(f"a sound is needed, not a {type(audio).__name__}: give a file's path or Audio(samples, rate)")
+    return audio
+
+def _style(style:str|Style)->Style:
+    "By name, or as it is."
+    if isinstance(style, Style): return style
+    if not isinstance(style, str) or style not in STYLES: raise ValueError(f"no style {style!r}: there are {', '.join(STYLES)}, or give a `Style`")
+    return STYLES[style]
+
+# %% ../../nbs/61_systems.d3talker.ipynb #c105
 def move(
     talker:D3Talker,
-    audio:Audio|AudioFile,
-    style:Style=STYLES["neutral"],
+    audio:str|Path|Audio|AudioFile,
+    style:str|Style="neutral", # A name from `face.viseme.STYLES`, or your own numbers
     seed:int=0,           # Of blinks, glances and small head movements
 )->Motion:                # At 25 Hz
-    "Audio to motion: the mouth by the mover, the rest as the virtual actor lives."
+    "Audio to motion: the mouth by the mover, the rest as the virtual actor lives. Raises `ValueError` for unknown styles, `MediaError` for a recording that cannot be read."
+    style, audio = _style(style), _sound(audio)
     alive = perform(audio, [(0., audio.seconds, "SIL")], style=style, seed=seed, fps=FPS).motion
     with torch.no_grad(): mouth = talker.mover(encode(audio, talker.cfg.encoder, FPS).x, style.vector())
     n, expr = min(len(alive), len(mouth)), alive.expr.clone()
     for k,name in enumerate(MOUTH): expr[:n,alive.names.index(name)] = mouth[:n,k]
     return replace(alive, expr=expr)[:n]
 
-# %% ../../nbs/61_systems.d3talker.ipynb #c107
+# %% ../../nbs/61_systems.d3talker.ipynb #c108
 class Codes:
-    "F_M and F_A of a whole recording at 25 Hz, worked out a few seconds at a time when somebody looks: an hour needs no more memory than a minute."
+    "F_M and F_A of a whole recording at 25 Hz, worked out a few seconds at a time when somebody looks, four blocks kept."
     def __init__(self, talker:D3Talker, person:Person, motion:Motion, rows:Features, block:int=100):
         self.talker, self.person, self.motion, self.rows, self.block = talker, person, motion, rows, block
         self.kept, self.lock = {}, threading.Lock()
@@ -691,34 +713,45 @@ class Codes:
         if w<1e-6 or i+1>=len(self): return self[i]
         return tuple(torch.lerp(a, b, w) for a,b in zip(self[i], self[i+1]))
 
-# %% ../../nbs/61_systems.d3talker.ipynb #c109
+# %% ../../nbs/61_systems.d3talker.ipynb #c111
+def _check_driver(motion:Motion):
+    "Raise `ValueError` for a motion that would draw nothing, or nonsense."
+    if not isinstance(motion, Motion): raise ValueError(f"motion is a {type(motion).__name__}: give a `Motion`, such as `talker.move(audio)` returns")
+    if len(motion)<2: raise ValueError(f"the motion has {len(motion)} frames: give two or more")
+    if not set(MOUTH)&set(motion.names): raise ValueError(f"none of the motion's {len(motion.names)} curves moves a mouth: it needs ARKit's names, such as {MOUTH[0]}")
+    for name in ("expr","rotation","translation","gaze"):
+        bad = (~getattr(motion, name).isfinite()).flatten(1).any(1).nonzero()
+        if len(bad): raise ValueError(f"the motion's {name} is not finite at {len(bad)} of {len(motion)} frames, first {int(bad[0])}: mend or cut them")
+
+# %% ../../nbs/61_systems.d3talker.ipynb #c113
 @torch.no_grad()
 def speak(
     talker:D3Talker,
     audio:str|Path|Audio|AudioFile, # A recording: any rate, channels, length. It drives the Individual Field
     style:str|Style="neutral",      # A name from `face.viseme.STYLES`, or your own numbers
     motion:Motion|None=None,        # Drives the General Field, lids, brows and head instead of what the sound suggests
-    camera:Camera|None=None,        # Default: `yaw` degrees around the view it learned from
+    camera:Camera|None=None,        # Default: `yaw` degrees around `VIEW`
     size:int|None=None, yaw:float=0, # Pixels a side (default: as it learned), degrees; not with a camera
     fps:float=25, seed:int=0,       # Seed: for blinks, glances and small head movements
     who:int=0,                      # Which of the talker's people
     general:float=1., individual:float=1., # How much each field counts, 0 to 2
 )->Clip:                            # Its frames are drawn when somebody looks
     "Let the talker speak. Raises `ValueError` for unknown styles, people and gains, `MediaError` for a recording that cannot be read."
-    if isinstance(style, str) and style not in STYLES: raise ValueError(f"no style '{style}': there are {', '.join(STYLES)}")
     if not 0<=who<len(talker.people): raise ValueError(f"who={who}: this talker knows {len(talker.people)} people, counted from 0")
     if not (0<=general<=2 and 0<=individual<=2): raise ValueError(f"general={general:g}, individual={individual:g}: must be from 0 to 2")
-    if size is not None and size<16: raise ValueError(f"size={size}: at least 16 px a side")
-    if motion is not None and len(motion)<2: raise ValueError(f"the motion has {len(motion)} frames: give two or more")
-    s, person, cfg = STYLES[style] if isinstance(style, str) else style, talker.people[who], talker.cfg
-    sound = open_audio(audio) if isinstance(audio, (str, Path)) else audio
+    if size is not None and not (isinstance(size, int) and size>=16): raise ValueError(f"size={size!r}: whole pixels, at least 16 a side")
+    if camera is None and not -90<=yaw<=90: raise ValueError(f"yaw={yaw}: give -90 to 90 degrees; beyond 35 or so a head that was filmed from the front frays")
+    if not 1<=fps<=240: raise ValueError(f"fps={fps}: give 1 to 240 Hz")
+    if motion is not None: _check_driver(motion)
+    s, person, cfg = _style(style), talker.people[who], talker.cfg
+    sound = _sound(audio)
     driver = move(talker, sound, s, seed) if motion is None else retime(motion, FPS)
     n = min(frame_count(sound.seconds, fps), max(1, round(len(driver)/FPS*fps)))
     codes, shown = Codes(talker, person, driver, encode(sound, cfg.encoder, 2*FPS)), driver if fps==FPS else retime(driver, fps)
     upper, rest, gains = upper_curves(shown), talker.rest(person), (general, individual)
     view = camera or orbit(yaw, width=size or cfg.size, height=size or cfg.size, **VIEW)
     wall, scale = backdrop(view.height, view.width), view.height/cfg.size
-    refiner = talker.refiner if talker.refiner is not None and .7<scale<1.5 else None # It knows pictures of one size
+    refiner = talker.refiner if talker.refiner is not None and .7<scale<=1.5 else None # It knows pictures of one size
     def draw(i):
         with torch.no_grad():
             j = min(i, len(shown)-1)
@@ -730,7 +763,7 @@ def speak(
                 meta=dict(talker="d3talker", style=style if isinstance(style, str) else asdict(s), seed=seed, general=general, individual=individual))
 D3Talker.speak, D3Talker.move = speak, move
 
-# %% ../../nbs/61_systems.d3talker.ipynb #c115
+# %% ../../nbs/61_systems.d3talker.ipynb #c119
 def save(
     talker:D3Talker,
     folder:str|Path,        # Must not exist yet
@@ -750,7 +783,7 @@ def save(
         weights[k] = v.half() if v.is_floating_point() and not k.endswith(".means") and "skin." not in k.replace("skin.grid", "") else v
     write_talker(folder, dict(system="d3talker", cfg=asdict(talker.cfg), people=len(keep), heard=talker.mover.enter.in_features), weights, card)
 
-# %% ../../nbs/61_systems.d3talker.ipynb #c118
+# %% ../../nbs/61_systems.d3talker.ipynb #c122
 def read(
     config:dict, weights:dict[str,Tensor], # From `core.clip.read_talker`
 )->D3Talker:
@@ -767,5 +800,6 @@ def read(
             people.append(Person(cfg, splats(f"people.{k}.face"), splats(f"people.{k}.mouth"), around, w[f"people.{k}.landmarks"], config["heard"]))
         talker = new_talker(cfg, people, Mover(config["heard"]))
         talker.load_state_dict(w)
-    except (KeyError, TypeError, RuntimeError, IndexError, AttributeError) as e: raise ValueError(f"not a talker of systems.d3talker, or of another version: {' '.join(line.strip() for line in str(e).splitlines()[:2])}") from e
+        if broken := [k for k,v in w.items() if v.is_floating_point() and not v.isfinite().all()]: raise ValueError(f"{broken[0]} holds numbers that are not finite")
+    except (KeyError, TypeError, ValueError, RuntimeError, IndexError, AttributeError) as e: raise ValueError(f"not a talker of systems.d3talker, or of another version: {' '.join(line.strip() for line in str(e).splitlines()[:2])}") from e
     return talker.requires_grad_(False).eval()
