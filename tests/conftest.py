@@ -35,8 +35,8 @@ def unchecked():
 
 
 # Files that draw, so need the compiled kernels; and long ones that need none of them.
-DRAW = "tiles render endurance mesh parity splat bad_scenes rig face bind skin actor cli hello field sync viseme motion d3talker finish machines benchmarks".split()
-PLAIN = "features encoders encoders_train media io fit image clip docs assets show gaussians project rotation camera clock package".split()
+DRAW = "tiles render endurance mesh parity splat bad_scenes rig face bind skin actor cli hello field sync viseme motion d3talker finish graph machines benchmarks".split()
+PLAIN = "features encoders encoders_train media io fit image clip docs assets show gaussians project rotation camera clock temporal package".split()
 
 
 @pytest.hookimpl(trylast=True) # of those that are left

@@ -498,7 +498,7 @@ for k in {[*tricks]}:
     for k, line in zip(tricks, said): assert line.startswith(f"{k} refused:"), line
 
 
-@pytest.mark.parametrize("protocol", range(5))
+@pytest.mark.parametrize("protocol", range(6))
 @pytest.mark.parametrize("a", [np.arange(6.).reshape(2, 3), np.asfortranarray(np.arange(6, dtype=">i4").reshape(2, 3)), np.zeros((0, 3), np.float16), np.array(True), np.float32(2.5)], ids=["doubles", "columns", "none", "flag", "scalar"])
 def test_honest_arrays_come_through_every_protocol(a, protocol, tmp_path):
     if protocol < 3 and not np.size(a): pytest.skip("Python writes no bytes as a call of bytes there")

@@ -11,7 +11,7 @@ from project import NUMBER, ROOT, imports, modules
 ALLOWED = {
     "core.media": {"av", "PIL"}, "core.show": {"matplotlib", "plotly", "IPython"}, "core.assets": {"pooch"}, "core.clip": {"safetensors"},
     "core.fit": {"accelerate", "tqdm"}, "gs.tiles": {"numba", "llvmlite"}, "gs.render": {"gsplat"}, "gs.field": {"gsplat"}, "gs.io": {"plyfile", "zstandard"}, "audio.encoders": {"librosa", "safetensors", "transformers"},
-    "face.mesh": {"numba"}, "face.sculpt": {"scipy"}, "face.sync": {"safetensors"}, "measure.image": {"safetensors", "face_alignment", "mediapipe"}, "measure.disentangle": {"sklearn", "threadpoolctl"}, "app.cli": {"tqdm", "av"},
+    "face.mesh": {"numba"}, "nn.graph": {"numba"}, "face.sculpt": {"scipy"}, "face.sync": {"safetensors"}, "measure.image": {"safetensors", "face_alignment", "mediapipe"}, "measure.disentangle": {"sklearn", "threadpoolctl"}, "app.cli": {"tqdm", "av"},
 }
 EVERYWHERE = {"torch", "numpy", "jaxtyping", "talkinglab"} | set(sys.stdlib_module_names)
 

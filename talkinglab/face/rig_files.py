@@ -569,6 +569,14 @@ class _Number(_Shell):
         return _numbers((), d, raw)[()]
 
 
+class _Buffer(_Shell):
+    "numpy's _frombuffer: how pickles of the fifth protocol hold numbers."
+    def value(self):
+        raw, d, shape, order = map(_value, self.args)
+        if d.kind == "O": raise ValueError("objects that are no objects")
+        return _numbers(tuple(int(n) for n in shape), d, bytes(raw) if isinstance(raw, bytearray) else raw, order == "F")
+
+
 def _value(x): return x.value() if isinstance(x, _Shell) else x
 
 
@@ -581,6 +589,7 @@ class _Arrays(pickle.Unpickler):
     "Shells only: nothing in the file runs, not even numpy's own reading, which would believe forged addresses."
     KNOWN = {("numpy", "ndarray"): _Shell, ("numpy", "dtype"): _Dtype, ("_codecs", "encode"): _Text, ("copyreg", "_reconstructor"): _Shell, ("builtins", "object"): _Shell}
     KNOWN |= {(m+".multiarray", n): c for m in ("numpy.core", "numpy._core") for n, c in (("_reconstruct", _Array), ("scalar", _Number))}
+    KNOWN |= {(m+".numeric", "_frombuffer"): _Buffer for m in ("numpy.core", "numpy._core")}
 
     def find_class(self, module, name):
         if module.split(".")[0] == "chumpy" or (module.startswith("scipy.sparse") and name.endswith("csc_matrix")): return _Shell
